@@ -1,0 +1,17 @@
+//! The words every part of lens telemetry speaks: units, identifiers, slices, limits.
+//!
+//! Promise: pure data. Nothing here reads a clock, a file or a socket, so every crate below the
+//! agent and the aggregator can be tested with invented times and names.
+//! Units: nanoseconds everywhere; [`Nanos`] is a duration, [`UnixNanos`] an instant.
+#![forbid(unsafe_code)]
+
+mod identity;
+pub mod limits;
+mod series;
+mod units;
+
+pub use identity::{
+    AgentName, IdentityError, Incarnation, InstanceName, Sequence, SpiffeId, TrustDomain,
+};
+pub use series::{Arm, ParseSeriesError, SeriesKey, Slice, Stage};
+pub use units::{Nanos, UnixNanos};

@@ -1,0 +1,106 @@
+//! Every bound of the system, in one place, with the reason for its value.
+//!
+//! A limit that a configuration may change is here as its default and, where it matters, its
+//! hard maximum. The relations between limits that memory or the wire depend on are asserted at
+//! compile time below.
+
+/// Longest slice part, bytes: three parts and separators stay under 200 bytes in any label.
+pub const SLICE_PART_BYTES_MAX: usize = 48;
+
+/// Longest agent, instance, service or gauge name, bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Counters in one histogram: HdrHistogram's layout for 2 significant digits, 1 ns to 2^36−1 ns.
+pub const HISTOGRAM_COUNTERS: usize = 3_840;
+
+/// Largest latency with a bucket of its own, nanoseconds (68.7 s). Larger ones are counted apart.
+pub const LATENCY_NANOS_MAX: u64 = (1 << 36) - 1;
+
+/// Series one segment may publish. At 4 shards that is 15.8 MB of shared memory when all are used.
+pub const SEGMENT_SERIES_MAX: usize = 256;
+
+/// Exclusive recording threads of one segment; threads beyond share one locked shard.
+pub const SEGMENT_SHARDS_MAX: usize = 64;
+
+/// Request counters (slice × arm) one segment may publish.
+pub const SEGMENT_REQUESTS_MAX: usize = 128;
+
+/// Gauges one segment may publish.
+pub const SEGMENT_GAUGES_MAX: usize = 64;
+
+/// Segments one agent harvests; further ones are refused, counted and named in `/status`.
+pub const AGENT_SEGMENTS_MAX: usize = 256;
+
+/// Unacknowledged delta frames an agent has in flight on its connection.
+pub const AGENT_FRAMES_IN_FLIGHT_MAX: usize = 64;
+
+/// Frames the in-memory spool holds while the aggregator is away; past it harvesting pauses and
+/// the counts stay in the segments, so nothing is lost, only time resolution.
+pub const SPOOL_FRAMES_MAX: usize = 4_096;
+
+/// Bytes the in-memory spool holds, whichever bound is met first.
+pub const SPOOL_BYTES_MAX: usize = 64 << 20;
+
+/// Largest frame body, bytes. A delta frame with [`FRAME_SERIES_MAX`] series of realistic data is
+/// under 100 KiB; the worst block ([`BLOCK_BYTES_MAX`]) still fits with room for the rest.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Largest sparse block of one histogram, bytes: 61 pages of 64 ten-byte varints and heads.
+pub const BLOCK_BYTES_MAX: usize = 61 * (64 * 10 + 3) + 64;
+
+/// Histogram deltas in one frame; a harvest with more becomes several frames.
+pub const FRAME_SERIES_MAX: usize = 4_096;
+
+/// Series one connection may intern.
+pub const CONNECTION_SERIES_MAX: usize = 65_536;
+
+/// Instances (search node processes) one connection may intern.
+pub const CONNECTION_INSTANCES_MAX: usize = 1_024;
+
+/// Connections the aggregator keeps at once.
+pub const CONNECTIONS_MAX: usize = 4_096;
+
+/// Connections the aggregator keeps per agent identity: the old one and its replacement.
+pub const CONNECTIONS_PER_AGENT_MAX: usize = 2;
+
+/// Handshakes under way beyond which a new address must first prove itself (stateless retry).
+pub const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
+
+/// Slices the aggregator takes on without being told of them; one more is refused and counted.
+pub const AUTOMATIC_SLICES_MAX: usize = 1_000;
+
+/// Series (slice × stage × arm × host) the aggregator holds. At 20 KB a series-hour this is the
+/// bound on its memory: about 1.3 GB when every one is busy.
+pub const AGGREGATOR_SERIES_MAX: usize = 65_536;
+
+/// Open 5 s slots kept per series and host: one hour.
+pub const WINDOW_SLOTS_MAX: usize = 720;
+
+/// Base width of a window slot, seconds.
+pub const WINDOW_BASE_SECS: u64 = 5;
+
+/// How far into the future, by the aggregator's clock, a corrected event time may lie, seconds.
+pub const EVENT_FUTURE_SECS_MAX: u64 = 10;
+
+/// Points one quantile query may return; a smaller step is refused with the smallest that fits.
+pub const QUERY_POINTS_MAX: usize = 2_000;
+
+/// Largest HTTP request body, bytes.
+pub const HTTP_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Subscribers of the event stream; one more gets 503.
+pub const EVENT_SUBSCRIBERS_MAX: usize = 256;
+
+/// Events the aggregator remembers for a reader that fell behind.
+pub const EVENT_BACKLOG_MAX: usize = 1_024;
+
+const _: () = {
+    // A full frame of worst blocks is refused by size, never by count arithmetic overflowing.
+    assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX);
+    // A gap-coded series id of two bits of mode still fits a u64 varint.
+    assert!(CONNECTION_SERIES_MAX < 1 << 32);
+    // One hour of slots at the base width.
+    assert!(WINDOW_SLOTS_MAX as u64 * WINDOW_BASE_SECS == 3_600);
+    // The last counter is that of the largest latency.
+    assert!(HISTOGRAM_COUNTERS == 30 * 128);
+};
