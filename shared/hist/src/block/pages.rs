@@ -1,0 +1,312 @@
+//! The pages shape: the touched pages of 64 counters, each in the coding that suits it.
+//!
+//! `byte pages | pages × (head | body)`. Head: the three low bits are the distance from the page
+//! before, less one (7: a byte follows with the distance less eight); the five high bits are the
+//! coding: 0..=19 a list of 1..=20 six-bit positions, repeats for counts above one; 20..=27 one to
+//! eight bit planes of the 64 counts, lowest first, eight bytes each; 28 sixty-four varints.
+//! 29..=31 are reserved and refused.
+
+use super::BlockError;
+use super::varint::{put_varint, take_varint, varint_len};
+use crate::paged::{PAGE, PAGES, PagedCounts};
+use crate::sparse::Sparse;
+
+const LIST_MAX: usize = 20;
+const PLANES_MAX: usize = 8;
+const CODE_PLANES: u8 = 20;
+const CODE_VARINTS: u8 = 28;
+const GAP_ESCAPE: usize = 7;
+
+/// `SPREAD[b]` holds bit i of b in its byte i: a plane's byte becomes eight counts in one look-up.
+const SPREAD: [u64; 256] = {
+    let mut table = [0_u64; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            if byte >> bit & 1 == 1 {
+                table[byte] |= 1 << (8 * bit);
+            }
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pages<'a> {
+    count: usize,
+    bytes: &'a [u8],
+}
+
+/// One page as it stands in the bytes.
+#[derive(Clone, Copy)]
+enum Body<'a> {
+    List { samples: usize, bits: &'a [u8] },
+    Planes(&'a [u8]),
+    Varints(&'a [u8]),
+}
+
+/// Splits the page at the front of `bytes` off; `before` is the page before it plus one.
+fn take_page(before: usize, bytes: &[u8]) -> Result<(usize, Body<'_>, &[u8]), BlockError> {
+    let (&head, mut rest) = bytes.split_first().ok_or(BlockError::Truncated)?;
+    let mut gap = usize::from(head & 7);
+    if gap == GAP_ESCAPE {
+        let (&more, after) = rest.split_first().ok_or(BlockError::Truncated)?;
+        (gap, rest) = (GAP_ESCAPE + usize::from(more), after);
+    }
+    let page = before + gap;
+    if page >= PAGES {
+        return Err(BlockError::Index);
+    }
+    let code = head >> 3;
+    let length = match code {
+        ..CODE_PLANES => ((usize::from(code) + 1) * 6).div_ceil(8),
+        CODE_PLANES..CODE_VARINTS => (usize::from(code - CODE_PLANES) + 1) * 8,
+        CODE_VARINTS => varints_len(rest)?,
+        _ => return Err(BlockError::Reserved),
+    };
+    let (body, rest) = rest.split_at_checked(length).ok_or(BlockError::Truncated)?;
+    let body = match code {
+        ..CODE_PLANES => Body::List { samples: usize::from(code) + 1, bits: body },
+        CODE_PLANES..CODE_VARINTS => Body::Planes(body),
+        _ => Body::Varints(body),
+    };
+    Ok((page, body, rest))
+}
+
+/// Length of a page's sixty-four varints.
+fn varints_len(bytes: &[u8]) -> Result<usize, BlockError> {
+    let mut rest = bytes;
+    for _ in 0..PAGE {
+        (_, rest) = take_varint(rest)?;
+    }
+    Ok(bytes.len() - rest.len())
+}
+
+fn plane(planes: &[u8], at: usize) -> u64 {
+    let mut word = [0_u8; 8];
+    word.copy_from_slice(&planes[at * 8..at * 8 + 8]);
+    u64::from_le_bytes(word)
+}
+
+impl Body<'_> {
+    #[inline]
+    fn for_each(&self, mut each: impl FnMut(usize, u64)) {
+        match *self {
+            Body::List { samples, bits } => {
+                for sample in 0..samples {
+                    each(position(bits, sample), 1);
+                }
+            }
+            Body::Planes(planes) => {
+                let count = planes.len() / 8;
+                let mut any = (0..count).fold(0, |any, at| any | plane(planes, at));
+                while any != 0 {
+                    let position = any.trailing_zeros() as usize;
+                    any &= any - 1;
+                    let bit = |at| (plane(planes, at) >> position & 1) << at;
+                    each(position, (0..count).map(bit).sum());
+                }
+            }
+            Body::Varints(bytes) => {
+                let mut rest = bytes;
+                for position in 0..PAGE {
+                    let Ok((count, after)) = take_varint(rest) else { return };
+                    rest = after;
+                    if count > 0 {
+                        each(position, count);
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge_into(&self, page: &mut [u64; PAGE]) {
+        match *self {
+            Body::Planes(planes) => {
+                // Eight counts at a time, one byte each: at most eight planes, so none overflows.
+                for (group, counts) in page.chunks_exact_mut(8).enumerate() {
+                    let mut lanes = 0_u64;
+                    for (weight, plane) in planes.chunks_exact(8).enumerate() {
+                        lanes |= SPREAD[usize::from(plane[group])] << weight;
+                    }
+                    for (count, more) in counts.iter_mut().zip(lanes.to_le_bytes()) {
+                        *count = count.saturating_add(u64::from(more));
+                    }
+                }
+            }
+            _ => self.for_each(|at, more| page[at] = page[at].saturating_add(more)),
+        }
+    }
+
+    /// The page's sum, if no page-60 body counts beyond the overflow counter and it fits 64 bits.
+    fn check(&self, page: usize) -> Result<u64, BlockError> {
+        let positions = if page == PAGES - 1 { 1 } else { PAGE };
+        let (mut sum, mut beyond) = (Some(0_u64), false);
+        match *self {
+            Body::Planes(planes) => {
+                for at in 0..planes.len() / 8 {
+                    let plane = plane(planes, at);
+                    beyond |= positions < PAGE && plane >> positions != 0;
+                    let more = u64::from(plane.count_ones()) << at;
+                    sum = sum.and_then(|sum| sum.checked_add(more));
+                }
+            }
+            _ => self.for_each(|position, count| {
+                beyond |= position >= positions;
+                sum = sum.and_then(|sum| sum.checked_add(count));
+            }),
+        }
+        if beyond { Err(BlockError::Index) } else { sum.ok_or(BlockError::Varint) }
+    }
+}
+
+/// The six-bit position number `sample` of a list.
+#[inline]
+fn position(bits: &[u8], sample: usize) -> usize {
+    let at = sample * 6;
+    let low = u16::from(bits[at / 8]);
+    let high = bits.get(at / 8 + 1).map_or(0, |byte| u16::from(*byte) << 8);
+    usize::from((low | high) >> (at % 8) & 63)
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn parse(total: u64, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BlockError> {
+        let (&count, body) = bytes.split_first().ok_or(BlockError::Truncated)?;
+        let count = usize::from(count);
+        let (mut rest, mut before, mut found) = (body, 0, 0_u64);
+        for _ in 0..count {
+            let (page, page_body, after) = take_page(before, rest)?;
+            found = found.checked_add(page_body.check(page)?).ok_or(BlockError::Varint)?;
+            (before, rest) = (page + 1, after);
+        }
+        if found != total {
+            return Err(BlockError::Total { declared: total, found });
+        }
+        Ok((Self { count, bytes: &body[..body.len() - rest.len()] }, rest))
+    }
+
+    /// The pages, already checked by [`Pages::parse`].
+    fn iter(&self) -> impl Iterator<Item = (usize, Body<'a>)> {
+        let (mut rest, mut before) = (self.bytes, 0);
+        (0..self.count).map_while(move |_| {
+            let (page, body, after) = take_page(before, rest).ok()?;
+            (before, rest) = (page + 1, after);
+            Some((page, body))
+        })
+    }
+
+    pub(super) fn for_each(&self, mut each: impl FnMut(usize, u64)) {
+        for (page, body) in self.iter() {
+            body.for_each(|position, count| each(page * PAGE + position, count));
+        }
+    }
+
+    pub(super) fn merge_into(&self, window: &mut PagedCounts) {
+        for (page, body) in self.iter() {
+            body.merge_into(window.page_mut(page));
+        }
+    }
+}
+
+/// The entries of each touched page.
+fn by_page(counts: &Sparse) -> impl Iterator<Item = &[(u16, u64)]> {
+    counts.entries().chunk_by(|a, b| usize::from(a.0) / PAGE == usize::from(b.0) / PAGE)
+}
+
+/// The coding a page is written in, and the bytes of its body.
+fn choose(entries: &[(u16, u64)]) -> (u8, usize) {
+    let samples = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.1));
+    let max = entries.iter().map(|entry| entry.1).max().unwrap_or(1);
+    let planes = 64 - max.leading_zeros() as usize;
+    let list = usize::try_from(samples).ok().filter(|samples| *samples <= LIST_MAX);
+    #[allow(clippy::cast_possible_truncation)]
+    match list {
+        Some(samples) if (samples * 6).div_ceil(8) <= planes * 8 => {
+            (samples as u8 - 1, (samples * 6).div_ceil(8))
+        }
+        _ if planes <= PLANES_MAX => (CODE_PLANES + planes as u8 - 1, planes * 8),
+        _ => {
+            let bytes: usize = entries.iter().map(|entry| varint_len(entry.1)).sum();
+            (CODE_VARINTS, bytes + PAGE - entries.len())
+        }
+    }
+}
+
+/// Bytes [`encode`] appends for these counts.
+pub(super) fn encoded_len(counts: &Sparse) -> usize {
+    let mut before = 0;
+    let page_len = |entries: &[(u16, u64)]| {
+        let page = usize::from(entries[0].0) / PAGE;
+        let escape = usize::from(page - before >= GAP_ESCAPE);
+        before = page + 1;
+        1 + escape + choose(entries).1
+    };
+    1 + by_page(counts).map(page_len).sum::<usize>()
+}
+
+/// Appends everything behind the head.
+pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
+    let count_at = out.len();
+    out.push(0);
+    let mut before = 0;
+    for entries in by_page(counts) {
+        let page = usize::from(entries[0].0) / PAGE;
+        let gap = page - before;
+        before = page + 1;
+        out[count_at] += 1;
+        let (code, length) = choose(entries);
+        #[allow(clippy::cast_possible_truncation)]
+        out.push(code << 3 | gap.min(GAP_ESCAPE) as u8);
+        if gap >= GAP_ESCAPE {
+            #[allow(clippy::cast_possible_truncation)]
+            out.push((gap - GAP_ESCAPE) as u8);
+        }
+        match code {
+            ..CODE_PLANES => put_list(entries, length, out),
+            CODE_PLANES..CODE_VARINTS => put_planes(entries, length / 8, out),
+            _ => put_varints(entries, out),
+        }
+    }
+}
+
+fn put_list(entries: &[(u16, u64)], length: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + length, 0);
+    let mut at = 0;
+    for &(index, count) in entries {
+        // Six bits from any bit of a byte: two bytes hold them.
+        let position = usize::from(index) % PAGE;
+        for _ in 0..count {
+            let [low, high, ..] = (position << (at % 8)).to_le_bytes();
+            out[start + at / 8] |= low;
+            if high != 0 {
+                out[start + at / 8 + 1] |= high;
+            }
+            at += 6;
+        }
+    }
+}
+
+fn put_planes(entries: &[(u16, u64)], count: usize, out: &mut Vec<u8>) {
+    let mut planes = [0_u64; PLANES_MAX];
+    for &(index, samples) in entries {
+        let position = usize::from(index) % PAGE;
+        for (weight, plane) in planes.iter_mut().enumerate().take(count) {
+            *plane |= (samples >> weight & 1) << position;
+        }
+    }
+    for plane in &planes[..count] {
+        out.extend_from_slice(&plane.to_le_bytes());
+    }
+}
+
+fn put_varints(entries: &[(u16, u64)], out: &mut Vec<u8>) {
+    let mut entries = entries.iter().peekable();
+    for position in 0..PAGE {
+        let here = entries.next_if(|entry| usize::from(entry.0) % PAGE == position);
+        put_varint(out, here.map_or(0, |entry| entry.1));
+    }
+}
