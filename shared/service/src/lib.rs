@@ -1,0 +1,15 @@
+//! What every lens program does the same way: configuration, identity, signals, exit codes.
+//!
+//! Nothing here knows of segments, frames or windows. It stands beside the model because the agent
+//! and the aggregator may not name each other, and each of these done twice would be done
+//! differently.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod certs;
+pub mod config;
+pub mod exit;
+pub mod log;
+pub mod shutdown;
+pub mod time;
+pub mod tls;
