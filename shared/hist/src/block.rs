@@ -94,6 +94,23 @@ impl<'a> BlockRef<'a> {
         Ok((Self { total, shape }, rest))
     }
 
+    /// The block at the front of bytes that [`BlockRef::parse`] has accepted before, with what
+    /// follows it: only where it ends is found again, its content is not checked again.
+    ///
+    /// Total all the same: of other bytes it gives none, or a block with counts that mean nothing.
+    pub fn known(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (head, rest) = take_varint(bytes).ok()?;
+        let total = head >> 1;
+        let (shape, rest) = if head & 1 == 0 {
+            let (spread, rest) = spread::Spread::known(total, rest).ok()?;
+            (Shape::Spread(spread), rest)
+        } else {
+            let (pages, rest) = pages::Pages::known(rest).ok()?;
+            (Shape::Pages(pages), rest)
+        };
+        Some((Self { total, shape }, rest))
+    }
+
     /// The sum of all counts.
     pub const fn total(&self) -> u64 {
         self.total
@@ -110,8 +127,11 @@ impl<'a> BlockRef<'a> {
 
     /// Adds the counts to an open window.
     pub fn merge_into(&self, window: &mut PagedCounts) {
+        if !window.make_room(self.total) {
+            return self.for_each(|index, count| window.add(index, count));
+        }
         match &self.shape {
-            Shape::Spread(spread) => spread.for_each(|index| window.add(index, 1)),
+            Shape::Spread(spread) => spread.merge_into(window),
             Shape::Pages(pages) => pages.merge_into(window),
         }
     }
@@ -181,6 +201,9 @@ mod tests {
         let mut paged = PagedCounts::new();
         block.merge_into(&mut paged);
         assert_eq!(&paged.to_sparse(), sparse);
+        let (again, rest) = BlockRef::known(&bytes).unwrap();
+        assert_eq!(rest, [0xAB, 0xCD]);
+        assert_eq!((again.total(), &again.to_sparse()), (sparse.total(), sparse));
         length
     }
 
@@ -215,6 +238,37 @@ mod tests {
                 block.merge_into(&mut paged);
                 prop_assert_eq!(paged.total(), block.total());
             }
+        }
+
+        #[test]
+        fn bytes_that_were_never_checked_still_merge_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            if let Some((block, _)) = BlockRef::known(&bytes) {
+                let mut paged = PagedCounts::new();
+                block.merge_into(&mut paged);
+                block.merge_into_dense(&mut Counts::new());
+            }
+        }
+
+        #[test]
+        fn a_window_that_is_nearly_full_saturates_and_holds_what_a_dense_one_does(
+            counts in prop::collection::vec((0..SLOTS, 1_u64..=300), 1..200),
+        ) {
+            let sparse = sparse_of(counts);
+            let mut bytes = Vec::new();
+            encode(&sparse, &mut bytes);
+            let (block, _) = BlockRef::parse(&bytes).unwrap();
+            let (mut paged, mut dense) = (PagedCounts::new(), Counts::new());
+            let nearly = u64::MAX - 1;
+            paged.add(usize::from(sparse.entries()[0].0), nearly);
+            dense.add(usize::from(sparse.entries()[0].0), nearly);
+            for _ in 0..2 {
+                block.merge_into(&mut paged);
+                block.merge_into_dense(&mut dense);
+            }
+            prop_assert_eq!(paged.to_sparse(), dense.to_sparse());
+            prop_assert_eq!(paged.total(), dense.total());
         }
 
         #[test]

@@ -2,6 +2,8 @@
 //!
 //! A busy 5 s slot touches some 15 of 61 pages, so this is a quarter of the dense form, and the
 //! page is the unit in which blocks are decoded. Closed slots are kept as blocks ([`crate::block`]).
+//! The sum of all counts is kept beside them: no counter exceeds it, so as long as it stays in
+//! range a block is added without a check for each counter.
 
 use crate::counts::Counts;
 use crate::layout::{OVERFLOW, SLOTS};
@@ -20,11 +22,12 @@ const ABSENT: u8 = u8::MAX;
 pub struct PagedCounts {
     place: [u8; PAGES],
     pages: Vec<[u64; PAGE]>,
+    total: u64,
 }
 
 impl Default for PagedCounts {
     fn default() -> Self {
-        Self { place: [ABSENT; PAGES], pages: Vec::new() }
+        Self { place: [ABSENT; PAGES], pages: Vec::new(), total: 0 }
     }
 }
 
@@ -32,6 +35,17 @@ impl PagedCounts {
     /// An empty histogram; no page is allocated yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Announces `more` samples that follow through [`PagedCounts::page_mut`]. False when their sum
+    /// leaves 64 bits: then they are to go through [`PagedCounts::add`], which saturates.
+    #[inline]
+    pub(crate) fn make_room(&mut self, more: u64) -> bool {
+        match self.total.checked_add(more) {
+            Some(total) => self.total = total,
+            None => return false,
+        }
+        true
     }
 
     /// The page numbered `page`, allocated if it was not there. Pages from `PAGES` on are the last.
@@ -47,10 +61,19 @@ impl PagedCounts {
         &mut self.pages[usize::from(*place)]
     }
 
+    /// Counts one sample that [`PagedCounts::make_room`] announced.
+    #[inline]
+    pub(crate) fn bump(&mut self, index: usize) {
+        let index = index.min(OVERFLOW);
+        let slot = &mut self.page_mut(index / PAGE)[index % PAGE];
+        *slot = slot.wrapping_add(1);
+    }
+
     /// Adds `count` at a counter; indices from `SLOTS` on count as overflow.
     #[inline]
     pub fn add(&mut self, index: usize, count: u64) {
         let index = index.min(OVERFLOW);
+        self.total = self.total.saturating_add(count);
         let slot = &mut self.page_mut(index / PAGE)[index % PAGE];
         *slot = slot.saturating_add(count);
     }
@@ -83,8 +106,8 @@ impl PagedCounts {
     }
 
     /// The sum of all counts.
-    pub fn total(&self) -> u64 {
-        self.pages.iter().flatten().fold(0, |sum, count| sum.saturating_add(*count))
+    pub const fn total(&self) -> u64 {
+        self.total
     }
 
     fn present(&self) -> impl Iterator<Item = (usize, &[u64; PAGE])> {

@@ -41,6 +41,31 @@ impl Sparse {
         self.total = self.total.saturating_add(count);
     }
 
+    /// Adds a run of counters that begins at `first`, zeroes skipped without a branch for each:
+    /// which of a harvest's counters are zero is what a processor cannot predict.
+    ///
+    /// # Panics
+    /// As [`Sparse::push`], for the run as a whole.
+    pub fn extend_dense(&mut self, first: usize, counts: &[u64]) {
+        let fits = first.checked_add(counts.len()).is_some_and(|end| end <= usize::from(u16::MAX));
+        assert!(fits, "counters {first}.. of {SLOTS}");
+        #[allow(clippy::cast_possible_truncation)]
+        let first = first as u16;
+        assert!(self.entries.last().is_none_or(|last| last.0 < first), "counters must ascend");
+        let start = self.entries.len();
+        self.entries.resize(start + counts.len(), (0, 0));
+        let mut length = 0;
+        let run = &mut self.entries[start..];
+        for (index, &count) in (first..).zip(counts) {
+            run[length] = (index, count);
+            length += usize::from(count != 0);
+            self.total = self.total.saturating_add(count);
+        }
+        self.entries.truncate(start + length);
+        let last = self.entries.last().map_or(0, |last| usize::from(last.0));
+        assert!(last < SLOTS, "counter {last} of {SLOTS}");
+    }
+
     /// The entries, ascending by index.
     pub fn entries(&self) -> &[(u16, u64)] {
         &self.entries
@@ -67,5 +92,35 @@ impl FromIterator<u64> for Sparse {
             sparse.push(run[0], run.len() as u64);
         }
         sparse
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_of_counters_add_up_to_the_same_as_one_by_one(
+            counts in prop::collection::vec(prop_oneof![Just(0_u64), 1_u64..9], 0..SLOTS),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut single = Sparse::new();
+            counts.iter().enumerate().for_each(|(index, &count)| single.push(index, count));
+            let (front, back) = counts.split_at(cut.index(counts.len() + 1));
+            let mut runs = Sparse::new();
+            runs.extend_dense(0, front);
+            runs.extend_dense(front.len(), back);
+            prop_assert_eq!(runs, single);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "must ascend")]
+    fn a_run_before_what_is_there_is_a_fault_of_ours() {
+        let mut sparse = Sparse::new();
+        sparse.push(9, 1);
+        sparse.extend_dense(9, &[1]);
     }
 }

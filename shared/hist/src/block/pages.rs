@@ -123,26 +123,28 @@ impl Body<'_> {
         }
     }
 
+    /// Adds the counts to a page of a window that has room for them.
+    #[inline]
     fn merge_into(&self, page: &mut [u64; PAGE]) {
         match *self {
-            Body::Planes(planes) => {
-                // Eight counts at a time, one byte each: at most eight planes, so none overflows.
-                for (group, counts) in page.chunks_exact_mut(8).enumerate() {
-                    let mut lanes = 0_u64;
-                    for (weight, plane) in planes.chunks_exact(8).enumerate() {
-                        lanes |= SPREAD[usize::from(plane[group])] << weight;
-                    }
-                    for (count, more) in counts.iter_mut().zip(lanes.to_le_bytes()) {
-                        *count = count.saturating_add(u64::from(more));
-                    }
-                }
-            }
-            _ => self.for_each(|at, more| page[at] = page[at].saturating_add(more)),
+            Body::Planes(planes) => add_planes(planes, page),
+            _ => self.for_each(|at, more| page[at] = page[at].wrapping_add(more)),
         }
     }
 
     /// The page's sum, if no page-60 body counts beyond the overflow counter and it fits 64 bits.
     fn check(&self, page: usize) -> Result<u64, BlockError> {
+        match *self {
+            // Of a whole page's positions none lies beyond it.
+            Body::List { samples, .. } if page < PAGES - 1 => return Ok(samples as u64),
+            Body::Planes(planes) if page < PAGES - 1 => {
+                let (planes, _) = planes.as_chunks::<8>();
+                let ones = |plane: &[u8; 8]| u64::from(u64::from_le_bytes(*plane).count_ones());
+                // Highest plane first: each step doubles what stands above.
+                return Ok(planes.iter().rev().fold(0, |sum, plane| (sum << 1) + ones(plane)));
+            }
+            _ => {}
+        }
         let positions = if page == PAGES - 1 { 1 } else { PAGE };
         let (mut sum, mut beyond) = (Some(0_u64), false);
         match *self {
@@ -160,6 +162,23 @@ impl Body<'_> {
             }),
         }
         if beyond { Err(BlockError::Index) } else { sum.ok_or(BlockError::Varint) }
+    }
+}
+
+/// Adds the counts that bit planes hold, eight at a time, one byte each: at most eight planes, so
+/// none overflows.
+#[inline]
+fn add_planes(planes: &[u8], page: &mut [u64; PAGE]) {
+    let mut lanes = [0_u64; PAGE / 8];
+    let (planes, _) = planes.as_chunks::<8>();
+    for (weight, plane) in planes.iter().enumerate() {
+        for (lane, byte) in lanes.iter_mut().zip(plane) {
+            *lane |= SPREAD[usize::from(*byte)] << weight;
+        }
+    }
+    let bytes = lanes.map(u64::to_le_bytes);
+    for (count, more) in page.iter_mut().zip(bytes.as_flattened()) {
+        *count = count.wrapping_add(u64::from(*more));
     }
 }
 
@@ -184,6 +203,18 @@ impl<'a> Pages<'a> {
         }
         if found != total {
             return Err(BlockError::Total { declared: total, found });
+        }
+        Ok((Self { count, bytes: &body[..body.len() - rest.len()] }, rest))
+    }
+
+    /// As [`Pages::parse`], for bytes whose content was checked before.
+    pub(super) fn known(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BlockError> {
+        let (&count, body) = bytes.split_first().ok_or(BlockError::Truncated)?;
+        let count = usize::from(count);
+        let (mut rest, mut before) = (body, 0);
+        for _ in 0..count {
+            let (page, _, after) = take_page(before, rest)?;
+            (before, rest) = (page + 1, after);
         }
         Ok((Self { count, bytes: &body[..body.len() - rest.len()] }, rest))
     }
@@ -290,16 +321,29 @@ fn put_list(entries: &[(u16, u64)], length: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// Bit `weight` of eight counts, one byte each, as the bits of one byte.
+#[inline]
+#[allow(clippy::cast_possible_truncation)]
+const fn gather(lane: u64, weight: usize) -> u8 {
+    // Moves the low bit of byte i to bit 56 + i; no two of the products meet.
+    (((lane >> weight) & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+}
+
 fn put_planes(entries: &[(u16, u64)], count: usize, out: &mut Vec<u8>) {
-    let mut planes = [0_u64; PLANES_MAX];
+    let mut bytes = [0_u8; PAGE];
     for &(index, samples) in entries {
-        let position = usize::from(index) % PAGE;
-        for (weight, plane) in planes.iter_mut().enumerate().take(count) {
-            *plane |= (samples >> weight & 1) << position;
-        }
+        // At most eight planes: the count fits its byte.
+        #[allow(clippy::cast_possible_truncation)]
+        let samples = samples as u8;
+        bytes[usize::from(index) % PAGE] = samples;
     }
-    for plane in &planes[..count] {
-        out.extend_from_slice(&plane.to_le_bytes());
+    let (lanes, _) = bytes.as_chunks::<8>();
+    for weight in 0..count {
+        let mut plane = [0_u8; PAGE / 8];
+        for (byte, lane) in plane.iter_mut().zip(lanes) {
+            *byte = gather(u64::from_le_bytes(*lane), weight);
+        }
+        out.extend_from_slice(&plane);
     }
 }
 

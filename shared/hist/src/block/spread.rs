@@ -9,10 +9,8 @@
 use super::varint::{put_varint, take_varint, varint_len};
 use super::{BlockError, SPREAD_SAMPLES_LIMIT};
 use crate::layout::SLOTS;
+use crate::paged::PagedCounts;
 use crate::sparse::Sparse;
-
-/// Bytes of the low part that a decoder copies so that it can read four at once.
-const LOW_BYTES_MAX: usize = 1_536;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spread<'a> {
@@ -33,13 +31,27 @@ const fn low_bits(samples: usize, range: usize) -> u32 {
 
 impl<'a> Spread<'a> {
     pub(super) fn parse(total: u64, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BlockError> {
+        let (spread, range, rest) = Self::split(total, bytes)?;
+        if range > 0 {
+            spread.check(total, range)?;
+        }
+        Ok((spread, rest))
+    }
+
+    /// As [`Spread::parse`], for bytes whose content was checked before.
+    pub(super) fn known(total: u64, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BlockError> {
+        Self::split(total, bytes).map(|(spread, _, rest)| (spread, rest))
+    }
+
+    /// Takes the parts apart, with the range, which is what lengths follow from.
+    fn split(total: u64, bytes: &'a [u8]) -> Result<(Self, usize, &'a [u8]), BlockError> {
         if total > SPREAD_SAMPLES_LIMIT {
             return Err(BlockError::Reserved);
         }
         let empty = Self { samples: 0, first: 0, low_bits: 0, high: &[], low: &[] };
         let samples = usize::try_from(total).map_err(|_| BlockError::Reserved)?;
         if samples == 0 {
-            return Ok((empty, bytes));
+            return Ok((empty, 0, bytes));
         }
         let (first, rest) = take_varint(bytes)?;
         let (range, rest) = take_varint(rest)?;
@@ -49,7 +61,7 @@ impl<'a> Spread<'a> {
         }
         let (first, range) = (index(first)?, index(range)?);
         if range == 0 {
-            return Ok((Self { samples, first, ..empty }, rest));
+            return Ok((Self { samples, first, ..empty }, 0, rest));
         }
         let low_bits = low_bits(samples, range);
         let high_bits = samples + (range >> low_bits);
@@ -57,14 +69,13 @@ impl<'a> Spread<'a> {
             rest.split_at_checked(high_bits.div_ceil(8)).ok_or(BlockError::Truncated)?;
         let low_bytes = (samples * low_bits as usize).div_ceil(8);
         let (low, rest) = rest.split_at_checked(low_bytes).ok_or(BlockError::Truncated)?;
-        let spread = Self { samples, first, low_bits, high, low };
-        spread.check(total, range, high_bits)?;
-        Ok((spread, rest))
+        Ok((Self { samples, first, low_bits, high, low }, range, rest))
     }
 
     /// The ones are as many as declared, none lies past the end, and no index past the range.
-    fn check(&self, total: u64, range: usize, high_bits: usize) -> Result<(), BlockError> {
-        let found: u64 = self.high.iter().map(|byte| u64::from(byte.count_ones())).sum();
+    fn check(&self, total: u64, range: usize) -> Result<(), BlockError> {
+        let high_bits = self.samples + (range >> self.low_bits);
+        let found: u64 = words(self.high).map(|word| u64::from(word.count_ones())).sum();
         if found != total {
             return Err(BlockError::Total { declared: total, found });
         }
@@ -101,29 +112,45 @@ impl<'a> Spread<'a> {
             (0..self.samples).for_each(|_| each(self.first));
             return;
         }
-        // The low part with four bytes to spare, so that every read is one aligned-enough load.
-        let mut low = [0_u8; LOW_BYTES_MAX + 4];
-        low[..self.low.len()].copy_from_slice(self.low);
+        // The last bytes of the low part with zeroes behind, so that four are read at once there
+        // too, and the position from which on they are used.
+        let tail_at = self.low.len().saturating_sub(3);
+        let mut tail = [0_u8; 8];
+        tail.iter_mut().zip(&self.low[tail_at..]).for_each(|(to, from)| *to = *from);
         let bits = self.low_bits as usize;
         let mask = (1_u32 << bits) - 1;
-        let mut sample = 0;
-        for (chunk_at, chunk) in self.high.chunks(8).enumerate() {
-            let mut word = [0_u8; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let mut ones = u64::from_le_bytes(word);
+        let (mut start, mut at, mut sample) = (self.first, 0, 0);
+        for mut ones in words(self.high) {
             while ones != 0 {
-                let position = chunk_at * 64 + ones.trailing_zeros() as usize;
+                let high = start + ((ones.trailing_zeros() as usize) << bits);
                 ones &= ones - 1;
-                let at = sample * bits;
-                let byte = (at / 8).min(LOW_BYTES_MAX);
-                let four =
-                    u32::from_le_bytes([low[byte], low[byte + 1], low[byte + 2], low[byte + 3]]);
+                let byte = at / 8;
+                let (from, byte) =
+                    if byte < tail_at { (self.low, byte) } else { (&tail[..], byte - tail_at) };
+                let four = from.get(byte..byte + 4).and_then(|four| four.first_chunk());
+                let four = four.map_or(0, |four| u32::from_le_bytes(*four));
                 let low = (four >> (at % 8)) & mask;
-                each(self.first + ((position - sample) << bits) + low as usize);
+                each(high - (sample << bits) + low as usize);
                 sample += 1;
+                at += bits;
             }
+            start += 64 << bits;
         }
     }
+
+    /// Adds the samples to a window that has room for them.
+    pub(super) fn merge_into(&self, window: &mut PagedCounts) {
+        self.for_each(|index| window.bump(index));
+    }
+}
+
+/// The bytes eight at a time, lowest first, zeroes behind the last.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0_u8; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    words.chain(std::iter::once(u64::from_le_bytes(last)))
 }
 
 fn index(value: u64) -> Result<usize, BlockError> {
@@ -163,26 +190,51 @@ pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
     let end = low_at + (samples * bits as usize).div_ceil(8);
     out.resize(end, 0);
     let mask = (1_usize << bits) - 1;
-    let mut sample = 0;
+    let (high, low) = out[high_at..].split_at_mut(low_at - high_at);
+    let mut low = BitWriter { out: low, pending: 0, bits: 0 };
+    let mut position = 0;
     for &(index, count) in counts.entries() {
         let offset = usize::from(index) - first;
         for _ in 0..count {
-            let position = sample + (offset >> bits);
-            out[high_at + position / 8] |= 1 << (position % 8);
-            let at = sample * bits as usize;
-            // At most 12 bits from any bit of a byte: three bytes hold them.
-            let low = ((offset & mask) << (at % 8)).to_le_bytes();
-            for (byte, part) in low.iter().take(3).enumerate().filter(|(_, part)| **part != 0) {
-                out[low_at + at / 8 + byte] |= part;
-            }
-            sample += 1;
+            let at = position + (offset >> bits);
+            high[at / 8] |= 1 << (at % 8);
+            low.put((offset & mask) as u64, bits);
+            position += 1;
         }
+    }
+    low.finish();
+}
+
+/// Writes numbers of some bits one behind the other, lowest bit first.
+struct BitWriter<'a> {
+    out: &'a mut [u8],
+    pending: u64,
+    bits: u32,
+}
+
+impl BitWriter<'_> {
+    /// Appends the low `bits` bits of `value`, at most 12.
+    #[inline]
+    fn put(&mut self, value: u64, bits: u32) {
+        self.pending |= value << self.bits;
+        self.bits += bits;
+        if self.bits >= 32 {
+            let (four, rest) = std::mem::take(&mut self.out).split_at_mut(4);
+            #[allow(clippy::cast_possible_truncation)]
+            four.copy_from_slice(&(self.pending as u32).to_le_bytes());
+            self.out = rest;
+            self.pending >>= 32;
+            self.bits -= 32;
+        }
+    }
+
+    fn finish(self) {
+        let bytes = self.pending.to_le_bytes();
+        self.out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
     }
 }
 
 const _: () = {
-    // The widest low part: samples × w with w = ⌊log2(3840 / samples)⌋ is largest near 2^10.
-    #[allow(clippy::cast_possible_truncation)]
-    let samples = SPREAD_SAMPLES_LIMIT as usize;
-    assert!(samples * 12 / 8 <= LOW_BYTES_MAX);
+    // The widest low value leaves room beside 31 pending bits.
+    assert!(SLOTS.ilog2() <= 12);
 };
