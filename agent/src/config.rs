@@ -1,0 +1,236 @@
+//! The agent's configuration: its keys, and what they mean once checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lens_model::limits::{SPOOL_BYTES_MAX, SPOOL_FRAMES_MAX};
+use lens_model::{Nanos, SpiffeId};
+use lens_segment::Recorder;
+use lens_service::config::{Key, Kind, Problem, Problems, Settings};
+use lens_service::tls::{self, IdentityFiles};
+
+/// The prefix of the agent's environment variables.
+pub const PREFIX: &str = "LENS_AGENT";
+
+/// Every key of the agent.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "segments.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where search nodes keep their segments; $LENS_SEGMENT_DIR or /dev/shm/lens when unset",
+    },
+    Key {
+        path: "segments.scan_interval_ms",
+        kind: Kind::Integer { min: 50, max: 60_000 },
+        default: Some("1000"),
+        doc: "time between looks for new and dead segments, milliseconds",
+    },
+    Key {
+        path: "harvest.interval_ms",
+        kind: Kind::Integer { min: 100, max: 60_000 },
+        default: Some("1000"),
+        doc: "time between harvests, milliseconds; five fall into one 5 s slot",
+    },
+    Key {
+        path: "aggregator.endpoints",
+        kind: Kind::List,
+        default: Some("127.0.0.1:7443"),
+        doc: "aggregators as host:port, tried in turn",
+    },
+    Key {
+        path: "aggregator.server_name",
+        kind: Kind::Text,
+        default: None,
+        doc: "name the aggregator's certificate must carry; the endpoint's host when unset",
+    },
+    Key {
+        path: "identity.cert",
+        kind: Kind::Path,
+        default: None,
+        doc: "this agent's certificate chain, PEM; one spiffe://<trust-domain>/agent/<name> URI",
+    },
+    Key {
+        path: "identity.key",
+        kind: Kind::Path,
+        default: None,
+        doc: "its private key, PEM, readable by its owner alone",
+    },
+    Key {
+        path: "identity.ca",
+        kind: Kind::Path,
+        default: None,
+        doc: "the authority the aggregator's certificate is held against, PEM",
+    },
+    Key {
+        path: "spool.max_frames",
+        kind: Kind::Integer { min: 16, max: 1_048_576 },
+        default: Some("4096"),
+        doc: "deltas held while the aggregator is away; past it counts stay in the segments",
+    },
+    Key {
+        path: "spool.max_bytes",
+        kind: Kind::Integer { min: 1_048_576, max: 17_179_869_184 },
+        default: Some("67108864"),
+        doc: "bytes held while the aggregator is away, whichever bound is met first",
+    },
+    Key {
+        path: "node.name",
+        kind: Kind::Text,
+        default: None,
+        doc: "this host's name as shown to people; the agent's name when unset",
+    },
+    Key {
+        path: "node.zone",
+        kind: Kind::Text,
+        default: Some(""),
+        doc: "where this host stands, such as eu-1",
+    },
+    Key {
+        path: "node.labels",
+        kind: Kind::Labels,
+        default: None,
+        doc: "labels of this host, at most 15, such as { rack = \"r7\" }",
+    },
+    Key {
+        path: "admin.listen",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:9470"),
+        doc: "where /livez /readyz /metrics /status listen; port 0 takes a free one",
+    },
+];
+
+/// The agent's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where segments are looked for.
+    pub segments_dir: PathBuf,
+    /// Time between looks for segments.
+    pub scan_interval: Duration,
+    /// Time between harvests.
+    pub harvest_interval: Nanos,
+    /// Aggregators as `host:port`.
+    pub endpoints: Vec<String>,
+    /// The name their certificates must carry, when not the endpoint's host.
+    pub server_name: Option<String>,
+    /// Files of this agent's identity.
+    pub identity_files: IdentityFiles,
+    /// Who its certificate says it is.
+    pub identity: SpiffeId,
+    /// Deltas held at most.
+    pub spool_frames_max: usize,
+    /// Bytes held at most.
+    pub spool_bytes_max: usize,
+    /// Labels shown to the aggregator, name and zone among them.
+    pub labels: Vec<(String, String)>,
+    /// Where the admin endpoints listen.
+    pub admin_listen: std::net::SocketAddr,
+}
+
+impl Config {
+    /// Checks what the table alone cannot: files, names and how keys go together.
+    ///
+    /// # Errors
+    /// Every problem found, at once.
+    pub fn check(settings: &Settings) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let mut problem = |key: &str, what: String| {
+            problems
+                .push(Problem { origin: "configuration".into(), what: format!("{key} {what}") });
+        };
+        let mut file = |key: &'static str| {
+            settings.path(key).unwrap_or_else(|| {
+                let remedy = "is not set: `lens certs issue --agent NAME` makes the files";
+                problem(key, remedy.into());
+                PathBuf::new()
+            })
+        };
+        let identity_files = IdentityFiles {
+            cert: file("identity.cert"),
+            key: file("identity.key"),
+            ca: file("identity.ca"),
+        };
+        let mut identity = None;
+        if problems.is_empty() {
+            match tls::identity_of_file(&identity_files.cert) {
+                Ok(id) => identity = Some(id),
+                Err(error) => problems
+                    .push(Problem { origin: "identity.cert".into(), what: error.to_string() }),
+            }
+            if let Err(error) = tls::client(&identity_files, lens_wire::ALPN) {
+                let what = error.to_string();
+                if problems.iter().all(|problem| problem.what != what) {
+                    problems.push(Problem { origin: "identity".into(), what });
+                }
+            }
+        }
+        let endpoints = settings.list("aggregator.endpoints");
+        if endpoints.is_empty() {
+            let what = "aggregator.endpoints is empty: name at least one host:port".into();
+            problems.push(Problem { origin: "configuration".into(), what });
+        }
+        for endpoint in &endpoints {
+            let port = endpoint.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
+                let what =
+                    format!("aggregator.endpoints holds {endpoint:?}, which is not host:port");
+                problems.push(Problem { origin: "configuration".into(), what });
+            }
+        }
+        let (Some(identity), true) = (identity, problems.is_empty()) else {
+            return Err(Problems(problems));
+        };
+        let name = settings.text("node.name").unwrap_or(identity.agent.as_str()).to_owned();
+        let zone = settings.text("node.zone").unwrap_or_default().to_owned();
+        let mut labels = vec![("name".to_owned(), name)];
+        if !zone.is_empty() {
+            labels.push(("zone".to_owned(), zone));
+        }
+        labels.extend(settings.labels("node.labels"));
+        let bounded = |key, max: usize| usize::try_from(settings.integer(key)).unwrap_or(max);
+        Ok(Self {
+            segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
+            scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),
+            harvest_interval: Nanos::from_millis(settings.integer("harvest.interval_ms")),
+            endpoints,
+            server_name: settings.text("aggregator.server_name").map(str::to_owned),
+            identity_files,
+            identity,
+            spool_frames_max: bounded("spool.max_frames", SPOOL_FRAMES_MAX),
+            spool_bytes_max: bounded("spool.max_bytes", SPOOL_BYTES_MAX),
+            labels,
+            admin_listen: settings
+                .address("admin.listen")
+                .unwrap_or_else(|| ([127, 0, 0, 1], 9470).into()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lens_service::config::Sources;
+
+    #[test]
+    fn an_agent_without_identity_is_told_how_to_get_one() {
+        let settings = Settings::load(KEYS, PREFIX, &Sources::default()).unwrap();
+        let problems = Config::check(&settings).unwrap_err().to_string();
+        for key in ["identity.cert", "identity.key", "identity.ca", "lens certs issue"] {
+            assert!(problems.contains(key), "{problems}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_limits() {
+        let settings = Settings::load(KEYS, PREFIX, &Sources::default()).unwrap();
+        assert_eq!(settings.integer("spool.max_frames"), SPOOL_FRAMES_MAX as u64);
+        assert_eq!(settings.integer("spool.max_bytes"), SPOOL_BYTES_MAX as u64);
+    }
+
+    #[test]
+    fn the_shipped_example_names_only_keys_there_are() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/agent.toml");
+        let sources = Sources { file: Some(file.into()), ..Sources::default() };
+        Settings::load(KEYS, PREFIX, &sources).unwrap();
+    }
+}

@@ -1,0 +1,15 @@
+//! lens-agent: beside a search node, harvests its segments and ships the deltas over QUIC.
+//!
+//! One way through: [`harvest`] reads segments, [`spool`] holds what is not yet acknowledged,
+//! [`ship`] decides what goes next, [`link`] alone holds a socket. [`admin`] shows how it goes.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod baselines;
+pub mod config;
+pub mod harvest;
+pub mod link;
+pub mod program;
+pub mod ship;
+pub mod spool;
+pub mod status;

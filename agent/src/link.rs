@@ -1,0 +1,402 @@
+//! The QUIC edge: one long-lived stream to an aggregator, reconnected with backoff, resumed.
+//!
+//! The only file of the agent that holds a socket. What is said over it is [`crate::ship`]'s
+//! business; this connects, moves bytes both ways and measures time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lens_model::{Incarnation, Sequence};
+use lens_service::shutdown::Shutdown;
+use lens_service::time::unix_now;
+use lens_service::tls;
+use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
+use parking_lot::Mutex;
+use quinn::{ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::ship::{Clock, Received, Session, ShipError};
+use crate::spool::Spool;
+use crate::status::{Counters, Status};
+
+/// Longest an attempt to connect and be welcomed may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// First and longest pause between attempts; each is twice the last, with jitter.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between clock measurements.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest deltas wait for the first clock measurement.
+const FIRST_CLOCK_MAX: Duration = Duration::from_secs(1);
+
+/// Keep-alive and idle limits: a dead path is noticed within ten seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes a peer may have on the way to us: acknowledgements only, a frame is 26 bytes.
+const RECEIVE_WINDOW_BYTES: u32 = 64 << 10;
+
+/// The spool and the bell that rings when it changed.
+#[derive(Clone, Debug)]
+pub struct SharedSpool {
+    /// The spool.
+    pub spool: Arc<Mutex<Box<dyn Spool>>>,
+    /// Rung after each append.
+    pub changed: Arc<Notify>,
+}
+
+/// Why a connection could not be made or ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The endpoint's name has no address.
+    #[error("{endpoint} has no address: {detail}")]
+    Resolve {
+        /// What was looked up.
+        endpoint: String,
+        /// What the resolver said.
+        detail: String,
+    },
+    /// The local socket could not be opened.
+    #[error("no local UDP socket: {0}")]
+    Socket(std::io::Error),
+    /// The attempt took too long.
+    #[error("{endpoint} did not answer within {} s", CONNECT_MAX.as_secs())]
+    Timeout {
+        /// Who did not answer.
+        endpoint: String,
+    },
+    /// QUIC or TLS failed; the text says which certificate check it was, where it was one.
+    #[error("connection to {endpoint} failed: {detail}")]
+    Connect {
+        /// With whom.
+        endpoint: String,
+        /// What the library said.
+        detail: String,
+    },
+    /// The stream broke.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// The aggregator has not what it once acknowledged, or has what was never sent.
+    #[error(
+        "{endpoint} has deltas up to {acked} of this agent, not {from} to {to}: numbering begins anew"
+    )]
+    Forgotten {
+        /// With whom.
+        endpoint: String,
+        /// What it has.
+        acked: Sequence,
+        /// The least it can have: what it or another acknowledged.
+        from: Sequence,
+        /// The most it can have: what there is.
+        to: Sequence,
+    },
+    /// There is no randomness for another life.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+    /// The protocol ended it.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+}
+
+/// Keeps a session going until shutdown, then drains it.
+///
+/// Returns whether everything spooled was acknowledged.
+pub async fn run(
+    config: Arc<Config>,
+    shared: SharedSpool,
+    status: Arc<Status>,
+    drained: Shutdown,
+) -> bool {
+    let mut backoff = BACKOFF_MIN;
+    let mut turn = 0;
+    let mut clock = Clock::default();
+    loop {
+        let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
+        turn += 1;
+        status.link.lock().endpoint.clone_from(&endpoint);
+        let incarnation = shared.spool.lock().incarnation();
+        let link = connect(&config, &endpoint, incarnation).await;
+        let ended = match link.and_then(|link| link.resumable(&shared)) {
+            Ok(link) => {
+                info!(endpoint, acked = link.welcome.acked.0, "connected");
+                Counters::add(&status.counters.connects_total, 1);
+                {
+                    let mut shown = status.link.lock();
+                    (shown.connected, shown.last_error) = (true, None);
+                }
+                backoff = BACKOFF_MIN;
+                let ended = link.carry(&shared, &status, &mut clock, &drained).await;
+                status.link.lock().connected = false;
+                match ended {
+                    Ok(()) => return true,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => {
+                Counters::add(&status.counters.connect_failures_total, 1);
+                error
+            }
+        };
+        let pause = pause_after(&ended, backoff);
+        warn!(endpoint, error = %ended, retry_ms = pause.as_millis(), "not connected");
+        status.link.lock().last_error = Some(ended.to_string());
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = drained.wait() => {
+                // One more attempt is made for what is left; a dead aggregator is not waited for.
+                if shared.spool.lock().level().frames == 0 {
+                    return true;
+                }
+                if turn > config.endpoints.len() && status.draining.load(Ordering::Relaxed) {
+                    return false;
+                }
+                status.draining.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Backoff with jitter between half and the whole; an aggregator's own wish counts if longer.
+fn pause_after(error: &LinkError, backoff: Duration) -> Duration {
+    // Without randomness every agent backs off alike, which is worse for the aggregator only.
+    let random = getrandom::u32().unwrap_or(u32::MAX) >> 24;
+    let jittered = backoff / 2 + (backoff / 2) * random / 255;
+    match error {
+        LinkError::Ship(ShipError::Refused(refuse)) => {
+            let asked = Duration::from_millis(u64::from(refuse.retry_after_millis));
+            let least = if refuse.code.is_passing() { Duration::ZERO } else { BACKOFF_MAX };
+            jittered.max(asked.min(Duration::from_secs(300))).max(least)
+        }
+        _ => jittered,
+    }
+}
+
+struct Link {
+    endpoint: Endpoint,
+    connection: quinn::Connection,
+    send: SendStream,
+    receive: RecvStream,
+    buffer: FrameBuffer,
+    incarnation: Incarnation,
+    welcome: Welcome,
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    if let Ok(idle) = IdleTimeout::try_from(IDLE_MAX) {
+        transport.max_idle_timeout(Some(idle));
+    }
+    transport
+}
+
+async fn connect(
+    config: &Config,
+    endpoint: &str,
+    incarnation: Incarnation,
+) -> Result<Link, LinkError> {
+    match timeout(CONNECT_MAX, handshake(config, endpoint, incarnation)).await {
+        Ok(done) => done,
+        Err(_) => Err(LinkError::Timeout { endpoint: endpoint.into() }),
+    }
+}
+
+async fn resolve(endpoint: &str) -> Result<SocketAddr, LinkError> {
+    let fail = |detail: String| LinkError::Resolve { endpoint: endpoint.into(), detail };
+    let mut found = tokio::net::lookup_host(endpoint).await.map_err(|e| fail(e.to_string()))?;
+    found.next().ok_or_else(|| fail("none found".into()))
+}
+
+async fn handshake(
+    config: &Config,
+    name: &str,
+    incarnation: Incarnation,
+) -> Result<Link, LinkError> {
+    let fail = |detail: String| LinkError::Connect { endpoint: name.into(), detail };
+    let address = resolve(name).await?;
+    // Read anew for each connection, so that a renewed certificate is taken up.
+    let crypto = tls::client(&config.identity_files, lens_wire::ALPN)
+        .map_err(|error| fail(error.to_string()))?;
+    let local: SocketAddr =
+        if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let endpoint = Endpoint::client(local).map_err(LinkError::Socket)?;
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::new(transport()));
+    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let server_name = config.server_name.as_deref().unwrap_or(host);
+    let connection = endpoint
+        .connect_with(client, address, server_name)
+        .map_err(|error| fail(error.to_string()))?
+        .await
+        .map_err(|error| fail(error.to_string()))?;
+    let lost = |error: &dyn std::fmt::Display| fail(error.to_string());
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|e| lost(&e))?;
+    let mut hello = Hello::new(
+        config.identity.agent.clone(),
+        incarnation,
+        Label::lossy(concat!("lens-agent/", env!("CARGO_PKG_VERSION"))),
+    );
+    hello.labels = labels(&config.labels);
+    let mut bytes = Vec::new();
+    hello.encode(&mut bytes);
+    send.write_all(&bytes).await.map_err(|e| lost(&e))?;
+    let mut buffer = FrameBuffer::default();
+    let welcome = loop {
+        let chunk = receive.read_chunk(64 << 10, true).await.map_err(|e| lost(&e))?;
+        let chunk = chunk.ok_or_else(|| fail("closed without an answer".into()))?;
+        let mut bytes = &chunk.bytes[..];
+        if let Some(frame) = buffer.next_frame(&mut bytes).map_err(ShipError::from)? {
+            match FromAggregator::parse(frame, Phase::Opening).map_err(ShipError::from)? {
+                FromAggregator::Welcome(welcome) => break welcome,
+                FromAggregator::Refuse(refuse) => return Err(ShipError::Refused(refuse).into()),
+                _ => return Err(ShipError::OutOfPlace.into()),
+            }
+        }
+    };
+    Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome })
+}
+
+fn labels(pairs: &[(String, String)]) -> Labels {
+    let mut labels = Labels::new();
+    for (name, value) in pairs {
+        if let Err(error) = labels.set(Label::lossy(name), Label::lossy(value)) {
+            warn!(name, %error, "label left out");
+        }
+    }
+    labels
+}
+
+impl Link {
+    /// Makes sure that this life's numbers go on from what the aggregator has of it.
+    ///
+    /// One that was restarted without its memory would wait for deltas that were forgotten when it
+    /// acknowledged them; one that has more than was sent mixes this life up with another. Either
+    /// way what is held gets new numbers in a new life. (WIRE-075, WIRE-076)
+    fn resumable(self, shared: &SharedSpool) -> Result<Self, LinkError> {
+        let mut spool = shared.spool.lock();
+        let (level, acked) = (spool.level(), self.welcome.acked);
+        if (level.acked..=level.last).contains(&acked) {
+            return Ok(self);
+        }
+        spool.renew(crate::program::fresh_incarnation().map_err(LinkError::Random)?);
+        let (from, to) = (level.acked, level.last);
+        self.connection.close(VarInt::from_u32(0), b"another life");
+        let endpoint = self.connection.remote_address().to_string();
+        Err(LinkError::Forgotten { endpoint, acked, from, to })
+    }
+
+    /// Ships until the connection breaks or everything is drained after shutdown.
+    async fn carry(
+        mut self,
+        shared: &SharedSpool,
+        status: &Status,
+        clock: &mut Clock,
+        drained: &Shutdown,
+    ) -> Result<(), LinkError> {
+        let mut session = Session::new(self.incarnation, &self.welcome);
+        shared.spool.lock().acknowledge(self.welcome.acked);
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let opened = Instant::now();
+        let mut out = Vec::new();
+        loop {
+            let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
+            if may_ship {
+                self.pump(&mut session, shared, status, clock, &mut out).await?;
+            }
+            let level = shared.spool.lock().level();
+            if drained.is_draining() && level.frames == 0 {
+                return self.close(&mut out).await;
+            }
+            tokio::select! {
+                chunk = self.receive.read_chunk(64 << 10, true) => {
+                    let chunk = chunk.map_err(|error| LinkError::Lost(error.to_string()))?;
+                    let Some(chunk) = chunk else {
+                        return Err(LinkError::Lost("closed by the aggregator".into()));
+                    };
+                    let mut bytes = &chunk.bytes[..];
+                    while let Some(frame) =
+                        self.buffer.next_frame(&mut bytes).map_err(ShipError::from)?
+                    {
+                        match session.receive(frame, unix_now())? {
+                            Received::Acked(acked) => acknowledged(shared, status, acked),
+                            Received::Clock(offset) => {
+                                clock.measure(offset);
+                                *status.clock.lock() = clock.offset();
+                                debug!(offset_nanos = offset.offset_nanos, "clock measured");
+                            }
+                            Received::Nothing => {}
+                        }
+                    }
+                }
+                _ = pings.tick() => {
+                    out.clear();
+                    session.ping(unix_now(), &mut out);
+                    self.write(&out, status).await?;
+                }
+                () = shared.changed.notified() => {}
+                () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
+                () = drained.wait(), if !drained.is_draining() => {}
+            }
+        }
+    }
+
+    async fn pump(
+        &mut self,
+        session: &mut Session,
+        shared: &SharedSpool,
+        status: &Status,
+        clock: &Clock,
+        out: &mut Vec<u8>,
+    ) -> Result<(), LinkError> {
+        loop {
+            out.clear();
+            let offset = clock.offset();
+            if !session.next(&**shared.spool.lock(), offset, out)? {
+                return Ok(());
+            }
+            self.write(out, status).await?;
+            Counters::add(&status.counters.deltas_sent_total, 1);
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8], status: &Status) -> Result<(), LinkError> {
+        self.send.write_all(bytes).await.map_err(|error| LinkError::Lost(error.to_string()))?;
+        Counters::add(&status.counters.bytes_sent_total, bytes.len() as u64);
+        Ok(())
+    }
+
+    async fn close(mut self, out: &mut Vec<u8>) -> Result<(), LinkError> {
+        out.clear();
+        Bye.encode(self.incarnation, out);
+        // Everything is acknowledged: a farewell that does not arrive changes nothing.
+        drop(self.send.write_all(out).await);
+        drop(self.send.finish());
+        self.connection.close(VarInt::from_u32(0), b"bye");
+        drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
+        Ok(())
+    }
+}
+
+fn acknowledged(shared: &SharedSpool, status: &Status, acked: Sequence) {
+    shared.spool.lock().acknowledge(acked);
+    status.link.lock().last_ack = Some(unix_now());
+}

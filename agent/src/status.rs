@@ -1,0 +1,116 @@
+//! What the agent knows of itself, shared between harvest, link and admin.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lens_model::{Incarnation, UnixNanos};
+use lens_wire::ClockOffset;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// Counters of the agent about itself, each exported as `lens_agent_<name>`.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub harvests_total: AtomicU64,
+    pub harvests_paused_total: AtomicU64,
+    pub harvest_nanos_last: AtomicU64,
+    pub harvest_gap_nanos_max: AtomicU64,
+    pub samples_harvested_total: AtomicU64,
+    pub deltas_sent_total: AtomicU64,
+    pub bytes_sent_total: AtomicU64,
+    pub connects_total: AtomicU64,
+    pub connect_failures_total: AtomicU64,
+    pub segments_removed_total: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// One segment as `/status` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SegmentStatus {
+    /// Its file.
+    pub file: String,
+    /// Who writes it.
+    pub instance: String,
+    /// What that runs.
+    pub service: String,
+    /// In which version.
+    pub version: String,
+    /// The process that writes it.
+    pub pid: u32,
+    /// Series harvested from it.
+    pub series: usize,
+    /// Samples harvested from it.
+    pub samples: u64,
+    /// `live`, `draining` or `quarantined`.
+    pub state: &'static str,
+    /// Why it is quarantined.
+    pub reason: Option<String>,
+}
+
+/// The connection as `/status` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LinkStatus {
+    /// Whether a session stands.
+    pub connected: bool,
+    /// The aggregator it stands with, or was last tried with.
+    pub endpoint: String,
+    /// Why the last attempt or session ended.
+    pub last_error: Option<String>,
+    /// When the last acknowledgement came.
+    pub last_ack: Option<UnixNanos>,
+}
+
+/// Everything the admin endpoints show.
+#[derive(Debug)]
+pub struct Status {
+    /// When the agent started.
+    pub started: UnixNanos,
+    /// Its identity.
+    pub identity: String,
+    /// The life its deltas are numbered in.
+    pub incarnation: Incarnation,
+    /// What it counts about itself.
+    pub counters: Counters,
+    /// The segments it knows.
+    pub segments: Mutex<Vec<SegmentStatus>>,
+    /// Segments and scans refused, by reason.
+    pub dropped: Mutex<BTreeMap<String, u64>>,
+    /// The connection.
+    pub link: Mutex<LinkStatus>,
+    /// The clocks.
+    pub clock: Mutex<ClockOffset>,
+    /// Whether it is shutting down.
+    pub draining: AtomicBool,
+    /// Whether the first look for segments is done.
+    pub scanned: AtomicBool,
+}
+
+impl Status {
+    /// The status of a fresh agent.
+    pub fn new(started: UnixNanos, identity: String, incarnation: Incarnation) -> Self {
+        Self {
+            started,
+            identity,
+            incarnation,
+            counters: Counters::default(),
+            segments: Mutex::new(Vec::new()),
+            dropped: Mutex::new(BTreeMap::new()),
+            link: Mutex::new(LinkStatus::default()),
+            clock: Mutex::new(ClockOffset::UNMEASURED),
+            draining: AtomicBool::new(false),
+            scanned: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts something refused, by reason.
+    pub fn drop_counted(&self, reason: &str) {
+        *self.dropped.lock().entry(reason.to_owned()).or_default() += 1;
+    }
+}
