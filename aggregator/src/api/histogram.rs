@@ -1,0 +1,201 @@
+//! `/api/v1/histogram`: the merged counts themselves, in the forms other tools read.
+
+mod render;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use lens_hist::Counts;
+use lens_model::{Nanos, UnixNanos};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::params::Params;
+use super::quantiles::{aligned, each_step};
+use super::{Api, Problem};
+use crate::snapshot::rfc3339;
+use crate::state;
+use crate::window::{Selection, Span};
+
+/// Samples longer than the largest latency of the layout, told beside the text forms.
+const OVERFLOW_HEADER: HeaderName = HeaderName::from_static("lens-overflow");
+
+const FORMATS: [&str; 5] = ["json", "hdr", "hlog", "hgrm", "otlp"];
+
+/// A merged histogram.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HistogramAnswer {
+    /// Start of the span.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    from: UnixNanos,
+    /// End of the span.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    to: UnixNanos,
+    /// Samples, those above range included.
+    #[schema(example = 4_812)]
+    count: u64,
+    /// Samples above the largest latency of the layout, 68.7 s; they are in no bucket.
+    #[schema(example = 0)]
+    overflow: u64,
+    /// The buckets that hold samples: lower edge, upper edge (exclusive), both ms, and count.
+    #[schema(value_type = Vec<Vec<f64>>, example = json!([[3.211_264, 3.227_648, 17]]))]
+    buckets: Vec<(f64, f64, u64)>,
+    /// A hundred quantiles, evenly spaced in the logarithm of 1/(1−q) up to 0.99999.
+    quantiles: Vec<SpectrumPoint>,
+    /// Why the last of them have no value; `null` when all have one.
+    quantiles_reason: Option<String>,
+}
+
+/// One quantile of the spectrum.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SpectrumPoint {
+    /// The ratio.
+    #[schema(example = 0.99)]
+    q: f64,
+    /// The quantile, milliseconds; `null` without samples enough.
+    #[schema(example = 8.71)]
+    value_ms: Option<f64>,
+}
+
+/// Histograms over time, for a heat map.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HeatmapAnswer {
+    /// Start of the first step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    from: UnixNanos,
+    /// End of the last step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    to: UnixNanos,
+    /// Width of a step, seconds.
+    #[schema(example = 5.0)]
+    step_s: f64,
+    /// Edges of the rows, ms: row `i` reaches from `edges_ms[i]` to `edges_ms[i + 1]`. Eight rows
+    /// an octave.
+    #[schema(example = json!([0.0, 0.000_016]))]
+    edges_ms: Vec<f64>,
+    /// The steps that hold samples, in order.
+    columns: Vec<Column>,
+}
+
+/// One step of a heat map.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Column {
+    /// Start of the step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    t: UnixNanos,
+    /// Samples in it.
+    #[schema(example = 431)]
+    count: u64,
+    /// 99th percentile, milliseconds; `null` below its sample floor of 368.
+    #[schema(example = 8.71)]
+    p99_ms: Option<f64>,
+    /// Samples above the last row.
+    #[schema(example = 0)]
+    overflow: u64,
+    /// The rows that hold samples: index of the row and count.
+    #[schema(value_type = Vec<Vec<u64>>, example = json!([[171, 40], [172, 12]]))]
+    buckets: Vec<(usize, u64)>,
+}
+
+/// The merged histogram
+///
+/// The exact sum of the selected series over the span. `json`: buckets and a spectrum of
+/// quantiles, or with `step` columns for a heat map. `hdr`: HdrHistogram V2, uncompressed, in
+/// base64. `hlog`: an HdrHistogram interval log, one interval a `step` (by default one over the
+/// span), each V2 compressed. `hgrm`: HdrHistogram's percentile table, milliseconds. The HdrHistogram
+/// forms count in nanoseconds; samples above range stand in their last bucket and their number in
+/// the header `lens-overflow`.
+#[utoipa::path(get, path = "/api/v1/histogram", tag = "data",
+    params(
+        ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
+        ("stage" = Option<String>, Query, description = "Only this stage: `stage_a`, `stage_b`, `stage_c`, `e2e`; without it stages are summed", example = "stage_a"),
+        ("arm" = Option<String>, Query, description = "Only this arm: `baseline`, `canary`", example = "baseline"),
+        ("from" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default 15 minutes before `to`", example = "-15m"),
+        ("to" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default now", example = "now"),
+        ("format" = Option<String>, Query, description = "`json` (the default), `hdr`, `hlog`, `hgrm`", example = "json"),
+        ("step" = Option<String>, Query, description = "`json` and `hlog` only: width of a step, a multiple of 5 s", example = "5s"),
+    ),
+    responses(
+        (status = 200, description = "The histogram", content(
+            (HistogramAnswer = "application/json"),
+            (String = "text/plain", example = json!("HISTEwAAAAMAAAAA…")),
+        )),
+        (status = 400, description = "A parameter is unknown or its value wrong", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 501, description = "`format=otlp`, which comes with OTLP export", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 503, description = "It took too long", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn histogram(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
+    params.only(&["slice", "stage", "arm", "from", "to", "format", "step"])?;
+    let now = api.state.now();
+    let base = api.state.windows.read().base();
+    let selection = params.selection()?;
+    let span = aligned(params.span(now)?, base, now);
+    let step = params.step(span, base)?;
+    let format = params.one("format")?.unwrap_or("json").to_ascii_lowercase();
+    if !FORMATS.contains(&format.as_str()) {
+        let detail = format!("{format:?} is no format: use json, hdr, hlog or hgrm");
+        return Err(Problem::bad_parameter("format", detail));
+    }
+    if format == "otlp" {
+        let detail = "format=otlp comes with OTLP export: use json, hdr, hlog or hgrm until then";
+        return Err(Problem::not_implemented("format", detail));
+    }
+    if step.is_some() && !matches!(format.as_str(), "json" | "hlog") {
+        let detail =
+            format!("format={format} is one histogram: leave step out, or use json or hlog");
+        return Err(Problem::bad_parameter("step", detail));
+    }
+    api.work(move |state, _| answer(state, &selection, span, step, &format)).await?
+}
+
+fn answer(
+    state: &state::State,
+    selection: &Selection,
+    span: Span,
+    step: Option<Nanos>,
+    format: &str,
+) -> Result<Response, Problem> {
+    let fault = |error: std::io::Error| Problem::internal(error.to_string());
+    if let (Some(step), "json") = (step, format) {
+        let mut columns = Vec::new();
+        each_step(state, selection, span, step, |t, counts| {
+            columns.push(render::column(t, counts));
+        });
+        let (from, to, step_s) = (span.from, span.to, step.as_secs_f64());
+        let edges_ms = render::edges_ms();
+        return Ok(Json(HeatmapAnswer { from, to, step_s, edges_ms, columns }).into_response());
+    }
+    let mut total = Counts::new();
+    state.windows.read().sum(selection, span, &mut total);
+    let body = match format {
+        "hdr" => render::hdr_base64(&total).map_err(fault)?,
+        "hgrm" => render::hgrm(&total).map_err(fault)?,
+        "hlog" => {
+            let mut intervals = Vec::new();
+            match step {
+                Some(step) => each_step(state, selection, span, step, |t, counts| {
+                    intervals.push((t, step, counts.to_sparse()));
+                }),
+                None => {
+                    intervals.push((span.from, span.to.since(span.from), total.to_sparse()));
+                }
+            }
+            render::hlog(selection, span.from, &intervals).map_err(fault)?
+        }
+        _ => return Ok(Json(render::json(span, &total)).into_response()),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (OVERFLOW_HEADER, total.overflow().to_string()),
+    ];
+    Ok((headers, body).into_response())
+}

@@ -1,0 +1,176 @@
+//! Counts in the forms of `/api/v1/histogram`.
+
+use std::fmt::Write;
+use std::io;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer, V2Serializer};
+use lens_hist::{Counts, Quantile, Sparse, layout, samples_min};
+use lens_model::{Nanos, UnixNanos};
+
+use super::{Column, HistogramAnswer, SpectrumPoint};
+use crate::window::{Selection, Span};
+
+/// Counters of the layout in one row of a heat map: an octave has 128, so 8 rows an octave.
+const COUNTERS_PER_ROW: usize = 16;
+
+/// Quantiles of the spectrum, and the power of ten its last one is away from 1.
+const SPECTRUM_POINTS: u32 = 100;
+const SPECTRUM_NINES: f64 = 5.0;
+
+/// Lines of the percentile table for each halving of the distance to 100 %.
+const HGRM_TICKS: u32 = 5;
+
+const NANOS_PER_MILLI: f64 = 1e6;
+
+pub(super) fn json(span: Span, counts: &Counts) -> HistogramAnswer {
+    let count = counts.total();
+    let in_range = counts.slots().iter().enumerate().take(layout::COUNTERS);
+    let buckets = in_range
+        .filter(|(_, n)| **n > 0)
+        .map(|(index, n)| (edge_ms(index), edge_ms(index + 1), *n))
+        .collect();
+    let ratios = spectrum();
+    let estimates = counts.quantiles(&ratios);
+    let missing = ratios.iter().find(|quantile| samples_min(**quantile) > count);
+    let quantiles = ratios.iter().zip(&estimates).map(|(quantile, estimate)| SpectrumPoint {
+        q: quantile.ratio(),
+        value_ms: estimate.value.map(Nanos::as_millis_f64),
+    });
+    let overflow = counts.overflow();
+    let quantiles_reason = match missing {
+        Some(quantile) => Some(format!(
+            "{count} samples; from {quantile} on, a 95 % interval needs {} and more",
+            samples_min(*quantile)
+        )),
+        None if overflow > 0 => {
+            Some("the last ones are above the largest measurable latency, 68.7 s".into())
+        }
+        None => None,
+    };
+    HistogramAnswer {
+        from: span.from,
+        to: span.to,
+        count,
+        overflow,
+        buckets,
+        quantiles: quantiles.collect(),
+        quantiles_reason,
+    }
+}
+
+/// The lower edge of a counter, milliseconds; also the upper one of the counter before it.
+fn edge_ms(index: usize) -> f64 {
+    Nanos(layout::low(index)).as_millis_f64()
+}
+
+fn spectrum() -> Vec<Quantile> {
+    let ratio = |step: u32| {
+        1.0 - 10_f64.powf(-SPECTRUM_NINES * f64::from(step) / f64::from(SPECTRUM_POINTS))
+    };
+    (1..=SPECTRUM_POINTS).filter_map(|step| Quantile::new(ratio(step))).collect()
+}
+
+pub(super) fn edges_ms() -> Vec<f64> {
+    (0..=layout::COUNTERS / COUNTERS_PER_ROW).map(|row| edge_ms(row * COUNTERS_PER_ROW)).collect()
+}
+
+pub(super) fn column(t: UnixNanos, counts: &Counts) -> Column {
+    let p99 = counts.quantile(Quantile::P99);
+    let rows = counts.slots()[..layout::COUNTERS].chunks(COUNTERS_PER_ROW);
+    let rows = rows.map(|row| row.iter().fold(0_u64, |sum, n| sum.saturating_add(*n)));
+    Column {
+        t,
+        count: p99.samples,
+        p99_ms: p99.value.map(Nanos::as_millis_f64),
+        overflow: counts.overflow(),
+        buckets: rows.enumerate().filter(|(_, n)| *n > 0).collect(),
+    }
+}
+
+fn to_hdr(counts: &Counts) -> io::Result<Histogram<u64>> {
+    counts.to_hdr().map_err(|error| io::Error::other(error.to_string()))
+}
+
+pub(super) fn hdr_base64(counts: &Counts) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    V2Serializer::new()
+        .serialize(&to_hdr(counts)?, &mut bytes)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+/// The percentile table of HdrHistogram's `outputPercentileDistribution`, in milliseconds.
+pub(super) fn hgrm(counts: &Counts) -> io::Result<String> {
+    let histogram = to_hdr(counts)?;
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut seen = 0_u64;
+    let line = |text: &mut String, value: f64, ratio: f64, seen: u64| {
+        let written = if ratio < 1.0 {
+            writeln!(text, "{value:12.3} {ratio:.12} {seen:10} {:14.2}", 1.0 / (1.0 - ratio))
+        } else {
+            writeln!(text, "{value:12.3} {ratio:.12} {seen:10}")
+        };
+        written.map_err(io::Error::other)
+    };
+    for step in histogram.iter_quantiles(HGRM_TICKS) {
+        seen = seen.saturating_add(step.count_since_last_iteration());
+        let value = step.value_iterated_to() as f64 / NANOS_PER_MILLI;
+        line(&mut text, value, step.quantile_iterated_to(), seen)?;
+    }
+    let mean = if histogram.is_empty() { 0.0 } else { histogram.mean() / NANOS_PER_MILLI };
+    let deviation = if histogram.is_empty() { 0.0 } else { histogram.stdev() / NANOS_PER_MILLI };
+    let max = histogram.max() as f64 / NANOS_PER_MILLI;
+    let total = histogram.len();
+    writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]")
+        .and_then(|()| writeln!(text, "#[Max     = {max:12.3}, Total count    = {total:12}]"))
+        .and_then(|()| writeln!(text, "#[Buckets = {:12}, SubBuckets     = {:12}]", 29, 256))
+        .map_err(io::Error::other)?;
+    Ok(text)
+}
+
+/// An interval log; the tag names the selection.
+pub(super) fn hlog(
+    selection: &Selection,
+    start: UnixNanos,
+    intervals: &[(UnixNanos, Nanos, Sparse)],
+) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let name = tag(selection);
+    let start_time = UNIX_EPOCH + Duration::from_nanos(start.0);
+    let mut writer = IntervalLogWriterBuilder::new()
+        .add_comment("[lens latencies in nanoseconds; maxima in milliseconds]")
+        .with_start_time(start_time)
+        .with_base_time(UNIX_EPOCH)
+        .with_max_value_divisor(NANOS_PER_MILLI)
+        .begin_log_with(&mut bytes, &mut serializer)?;
+    let mut counts = Counts::new();
+    for (t, width, sparse) in intervals {
+        counts.clear();
+        counts.merge_sparse(sparse);
+        writer
+            .write_histogram(
+                &to_hdr(&counts)?,
+                Duration::from_nanos(t.0),
+                Duration::from(*width),
+                Tag::new(&name),
+            )
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
+    }
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+/// The selection as an interval log's tag: neither commas, spaces nor line ends occur in names.
+fn tag(selection: &Selection) -> String {
+    let slice = selection.slice.as_ref().map_or("all".to_owned(), ToString::to_string);
+    let stage = selection.stage.map_or("all", |stage| stage.as_str());
+    let arm = selection.arm.map_or("all", |arm| arm.as_str());
+    format!("{slice}/{stage}/{arm}")
+}

@@ -1,0 +1,232 @@
+//! `/api/v1/quantiles`: quantiles over time.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use lens_hist::{Counts, Quantile, Sparse};
+use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
+use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage, UnixNanos};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::params::Params;
+use super::{Api, Problem};
+use crate::snapshot::{Value, rfc3339};
+use crate::state;
+use crate::window::{Selection, Span};
+
+/// Points of all series of one answer together: ten full series.
+const ANSWER_POINTS_MAX: usize = 10 * QUERY_POINTS_MAX;
+
+/// Steps copied out under one lock.
+const STEPS_PER_LOCK: u64 = 32;
+
+/// Quantiles over time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct QuantilesAnswer {
+    /// Start of the first step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    from: UnixNanos,
+    /// End of the last step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    to: UnixNanos,
+    /// Width of a step, seconds; `null` for one point over the whole span.
+    #[schema(example = 5.0)]
+    step_s: Option<f64>,
+    /// Start of the oldest window still held: before it there are no points.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    held_from: UnixNanos,
+    /// One entry a series, in order of slice, stage and arm.
+    series: Vec<SeriesPoints>,
+}
+
+/// The points of one series.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SeriesPoints {
+    /// The slice.
+    #[schema(value_type = String, example = "backend/rust/large")]
+    slice: Slice,
+    /// The stage.
+    #[schema(value_type = String, example = "stage_a")]
+    stage: Stage,
+    /// The arm.
+    #[schema(value_type = String, example = "baseline")]
+    arm: Arm,
+    /// The steps that hold samples, in order; a step without any is absent.
+    points: Vec<Point>,
+}
+
+/// The quantiles of one step.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Point {
+    /// Start of the step.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    t: UnixNanos,
+    /// Samples in it.
+    #[schema(example = 431)]
+    count: u64,
+    /// The quantiles asked for, by ratio.
+    #[schema(example = json!({"0.95": {"value_ms": 3.214, "low_ms": 3.05, "high_ms": 3.41},
+        "0.999": {"value_ms": null, "low_ms": 9.8, "high_ms": null,
+            "reason": "431 samples; a 95 % interval needs 3688"}}))]
+    quantiles: BTreeMap<String, Value>,
+}
+
+/// Quantiles over time
+///
+/// Per series and step: how many samples, and each quantile with its 95 % interval. Below a
+/// quantile's sample floor `value_ms` is `null` with the reason. Without `step` there is one point
+/// over the whole span. Windows are 5 s wide and counted to the step they begin in.
+#[utoipa::path(get, path = "/api/v1/quantiles", tag = "data",
+    params(
+        ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
+        ("stage" = Option<String>, Query, description = "Only this stage: `stage_a`, `stage_b`, `stage_c`, `e2e`", example = "stage_a"),
+        ("arm" = Option<String>, Query, description = "Only this arm: `baseline`, `canary`", example = "baseline"),
+        ("from" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default 15 minutes before `to`", example = "-15m"),
+        ("to" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default now", example = "now"),
+        ("step" = Option<String>, Query, description = "Width of a step, a multiple of 5 s; by default the whole span", example = "5s"),
+        ("q" = Option<String>, Query, description = "Ratios, repeated or separated by commas; by default `0.5,0.95,0.99,0.999`", example = "0.95,0.99"),
+    ),
+    responses(
+        (status = 200, description = "The quantiles", body = QuantilesAnswer),
+        (status = 400, description = "A parameter is unknown or its value wrong", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 503, description = "It took too long", body = Problem,
+            content_type = "application/problem+json"),
+    ))]
+pub(super) async fn quantiles(
+    State(api): State<Api>,
+    params: Params,
+) -> Result<Json<QuantilesAnswer>, Problem> {
+    params.only(&["slice", "stage", "arm", "from", "to", "step", "q"])?;
+    let now = api.state.now();
+    let base = api.state.windows.read().base();
+    let selection = params.selection()?;
+    let span = aligned(params.span(now)?, base, now);
+    let (step, quantiles) = (params.step(span, base)?, params.quantiles()?);
+    api.work(move |state, _| answer(state, &selection, span, step, &quantiles, now))
+        .await?
+        .map(Json)
+}
+
+/// A span from the start of a window on, and no further than now.
+pub(super) fn aligned(span: Span, base: Nanos, now: UnixNanos) -> Span {
+    let to = span.to.min(UnixNanos(now.0.saturating_add(1))).max(span.from);
+    Span { from: UnixNanos(span.from.0 / base.0 * base.0), to }
+}
+
+/// Start of the oldest window the ring holds.
+pub(super) fn held_from(base: Nanos, now: UnixNanos) -> UnixNanos {
+    let ring = Nanos(base.0.saturating_mul(WINDOW_SLOTS_MAX as u64 - 1));
+    UnixNanos(now.0 / base.0 * base.0).minus(ring)
+}
+
+/// The selected series, in order.
+pub(super) fn selected(state: &state::State, selection: &Selection) -> Vec<SeriesKey> {
+    let keys = state.windows.read().series().into_keys();
+    keys.filter(|key| selection.slice.as_ref().is_none_or(|slice| *slice == key.slice))
+        .filter(|key| selection.stage.is_none_or(|stage| stage == key.stage))
+        .filter(|key| selection.arm.is_none_or(|arm| arm == key.arm))
+        .collect()
+}
+
+/// Calls `each` with the start and counts of every step that holds samples. The lock is held for
+/// a few steps at a time, and never while `each` runs.
+pub(super) fn each_step(
+    state: &state::State,
+    selection: &Selection,
+    span: Span,
+    step: Nanos,
+    mut each: impl FnMut(UnixNanos, &Counts),
+) {
+    let now = state.now();
+    let held = held_from(state.windows.read().base(), now);
+    let skipped = held.since(span.from).0 / step.0;
+    let chunk = Nanos(step.0.saturating_mul(STEPS_PER_LOCK));
+    let mut from = span.from.plus(Nanos(skipped.saturating_mul(step.0)));
+    let mut counts = Counts::new();
+    while from < span.to {
+        let part = Span { from, to: from.plus(chunk).min(span.to) };
+        let mut found: Vec<(UnixNanos, Sparse)> = Vec::new();
+        state.windows.read().steps(selection, part, step, |t, counts| {
+            found.push((t, counts.to_sparse()));
+        });
+        for (t, sparse) in &found {
+            counts.clear();
+            counts.merge_sparse(sparse);
+            each(*t, &counts);
+        }
+        from = part.to;
+    }
+}
+
+fn answer(
+    state: &state::State,
+    selection: &Selection,
+    span: Span,
+    step: Option<Nanos>,
+    quantiles: &[Quantile],
+    now: UnixNanos,
+) -> Result<QuantilesAnswer, Problem> {
+    let base = state.windows.read().base();
+    let keys = selected(state, selection);
+    if let Some(step) = step {
+        refuse_too_many(keys.len(), span, step, base)?;
+    }
+    let series = keys.into_iter().map(|key| {
+        let selection = Selection::series(&key);
+        let points = match step {
+            Some(step) => {
+                let mut points = Vec::new();
+                each_step(state, &selection, span, step, |t, counts| {
+                    points.push(point(t, counts, quantiles));
+                });
+                points
+            }
+            None => {
+                let mut counts = Counts::new();
+                state.windows.read().sum(&selection, span, &mut counts);
+                vec![point(span.from, &counts, quantiles)]
+            }
+        };
+        SeriesPoints { slice: key.slice, stage: key.stage, arm: key.arm, points }
+    });
+    Ok(QuantilesAnswer {
+        from: span.from,
+        to: span.to,
+        step_s: step.map(Nanos::as_secs_f64),
+        held_from: held_from(base, now),
+        series: series.collect(),
+    })
+}
+
+fn refuse_too_many(series: usize, span: Span, step: Nanos, base: Nanos) -> Result<(), Problem> {
+    let width = span.to.since(span.from).0;
+    let most = (ANSWER_POINTS_MAX / series.max(1)).max(1) as u64;
+    if width.div_ceil(step.0) <= most {
+        return Ok(());
+    }
+    let fits = width.div_ceil(most).div_ceil(base.0).saturating_mul(base.0 / 1_000_000_000);
+    Err(Problem::bad_parameter(
+        "step",
+        format!(
+            "{series} series at this step are more than {ANSWER_POINTS_MAX} points: use {fits}s or \
+             more, or name a slice, stage or arm"
+        ),
+    ))
+}
+
+fn point(t: UnixNanos, counts: &Counts, quantiles: &[Quantile]) -> Point {
+    let estimates = counts.quantiles(quantiles);
+    let values = quantiles.iter().zip(&estimates);
+    Point {
+        t,
+        count: estimates.first().map_or_else(|| counts.total(), |estimate| estimate.samples),
+        quantiles: values.map(|(q, e)| (q.to_string(), Value::new(*q, e))).collect(),
+    }
+}

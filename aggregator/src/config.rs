@@ -1,0 +1,262 @@
+//! The aggregator's configuration: its keys, and what they mean once checked.
+
+use std::net::SocketAddr;
+
+use lens_model::limits::{AUTOMATIC_SLICES_MAX, WINDOW_BASE_SECS};
+use lens_model::{Nanos, Slice, TrustDomain};
+use lens_service::config::{Key, Kind, Problem, Problems, Settings};
+use lens_service::tls::{self, IdentityFiles};
+
+use crate::state::Rules;
+
+/// The prefix of the aggregator's environment variables.
+pub const PREFIX: &str = "LENS_AGGREGATOR";
+
+/// Every key of the aggregator.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "quic.listen",
+        kind: Kind::Address,
+        default: Some("0.0.0.0:7443"),
+        doc: "where agents connect, UDP; port 0 takes a free one",
+    },
+    Key {
+        path: "http.listen",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:3000"),
+        doc: "where API and page listen; loopback only until roles are configured",
+    },
+    Key {
+        path: "identity.cert",
+        kind: Kind::Path,
+        default: None,
+        doc: "this aggregator's certificate chain, PEM",
+    },
+    Key {
+        path: "identity.key",
+        kind: Kind::Path,
+        default: None,
+        doc: "its private key, PEM, readable by its owner alone",
+    },
+    Key {
+        path: "identity.ca",
+        kind: Kind::Path,
+        default: None,
+        doc: "the authority agents' certificates are held against, PEM",
+    },
+    Key {
+        path: "identity.trust_domain",
+        kind: Kind::Text,
+        default: None,
+        doc: "take agents of this trust domain only; of any the authority vouches for when unset",
+    },
+    Key {
+        path: "windows.base_s",
+        kind: Kind::Integer { min: 5, max: 5 },
+        default: Some("5"),
+        doc: "width of a slot, seconds; fixed in this version",
+    },
+    Key {
+        path: "windows.allowed_lateness_s",
+        kind: Kind::Integer { min: 10, max: 3_000 },
+        default: Some("60"),
+        doc: "age at which a slot is sealed; later deltas still correct it, counted as late, seconds",
+    },
+    Key {
+        path: "windows.summary_s",
+        kind: Kind::Integer { min: 5, max: 3_600 },
+        default: Some("300"),
+        doc: "the window tiles, tables and verdicts speak of, seconds",
+    },
+    Key {
+        path: "windows.stale_s",
+        kind: Kind::Integer { min: 5, max: 3_600 },
+        default: Some("30"),
+        doc: "silence after which a series is stale, seconds",
+    },
+    Key {
+        path: "slices.known",
+        kind: Kind::List,
+        default: None,
+        doc: "slices shown even before they are fed, as repo_type/language/size",
+    },
+    Key {
+        path: "slices.automatic_max",
+        kind: Kind::Integer { min: 0, max: 100_000 },
+        default: Some("1000"),
+        doc: "slices taken on without being listed; further ones are left out and counted",
+    },
+    Key {
+        path: "slo.tail_ratio",
+        kind: Kind::Float { min: 1.0, max: 100.0 },
+        default: Some("2.0"),
+        doc: "largest p99/p95 that is no violation",
+    },
+    Key {
+        path: "slo.tail_floor_ms",
+        kind: Kind::Float { min: 0.0, max: 60_000.0 },
+        default: Some("1.0"),
+        doc: "p99 below which no ratio is judged, milliseconds",
+    },
+    Key {
+        path: "slo.stage_a_p95_ms",
+        kind: Kind::Float { min: 0.001, max: 60_000.0 },
+        default: Some("5.0"),
+        doc: "stage A's p95 limit, milliseconds",
+    },
+    Key {
+        path: "slo.stage_a_p99_ms",
+        kind: Kind::Float { min: 0.001, max: 60_000.0 },
+        default: Some("10.0"),
+        doc: "stage A's p99 limit, milliseconds",
+    },
+    Key {
+        path: "slo.stage_b_p95_ms",
+        kind: Kind::Float { min: 0.001, max: 60_000.0 },
+        default: Some("300.0"),
+        doc: "stage B's p95 limit, milliseconds",
+    },
+    Key {
+        path: "slo.stage_c_p95_ms",
+        kind: Kind::Float { min: 0.001, max: 60_000.0 },
+        default: Some("300.0"),
+        doc: "stage C's p95 limit, milliseconds",
+    },
+];
+
+/// The aggregator's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where agents connect.
+    pub quic_listen: SocketAddr,
+    /// Where API and page listen.
+    pub http_listen: SocketAddr,
+    /// Files of its identity.
+    pub identity: IdentityFiles,
+    /// The one trust domain taken, if only one is.
+    pub trust_domain: Option<TrustDomain>,
+    /// Width of a slot.
+    pub base: Nanos,
+    /// Age at which a slot is sealed.
+    pub lateness: Nanos,
+    /// How it judges and shows.
+    pub rules: Rules,
+}
+
+impl Config {
+    /// Checks what the table alone cannot.
+    ///
+    /// # Errors
+    /// Every problem found, at once.
+    pub fn check(settings: &Settings) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let mut problem = |key: &str, what: String| {
+            problems.push(Problem { origin: "configuration".into(), what: format!("{key} {what}") });
+        };
+        let mut file = |key: &'static str| {
+            settings.path(key).unwrap_or_else(|| {
+                let remedy = "is not set: `lens certs issue --server NAME` makes the files";
+                problem(key, remedy.into());
+                std::path::PathBuf::new()
+            })
+        };
+        let identity = IdentityFiles {
+            cert: file("identity.cert"),
+            key: file("identity.key"),
+            ca: file("identity.ca"),
+        };
+        let trust_domain = settings.text("identity.trust_domain").and_then(|name| {
+            TrustDomain::new(name).map_err(|error| problem("identity.trust_domain", error.to_string())).ok()
+        });
+        let mut slices_known: Vec<Slice> = Vec::new();
+        for text in settings.list("slices.known") {
+            match text.parse() {
+                Ok(slice) => slices_known.push(slice),
+                Err(error) => problem("slices.known", error.to_string()),
+            }
+        }
+        slices_known.sort();
+        slices_known.dedup();
+        let http_listen = settings.address("http.listen").unwrap_or(([127, 0, 0, 1], 3000).into());
+        if !http_listen.ip().is_loopback() {
+            // There is no authentication yet: what is on the network would be anyone's.
+            problem(
+                "http.listen",
+                format!("is {http_listen}: without authentication only loopback is allowed; put a proxy that authenticates in front"),
+            );
+        }
+        if problems.is_empty()
+            && let Err(error) = tls::server(&identity, lens_wire::ALPN)
+        {
+            problems.push(Problem { origin: "identity".into(), what: error.to_string() });
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let secs = |key| Nanos::from_secs(settings.integer(key));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let millis = |key| Nanos((settings.float(key) * 1e6) as u64);
+        let automatic = settings.integer("slices.automatic_max");
+        Ok(Self {
+            quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
+            http_listen,
+            identity,
+            trust_domain,
+            base: Nanos::from_secs(WINDOW_BASE_SECS),
+            lateness: secs("windows.allowed_lateness_s"),
+            rules: Rules {
+                slices_known,
+                slices_automatic_max: usize::try_from(automatic).unwrap_or(AUTOMATIC_SLICES_MAX),
+                summary_window: secs("windows.summary_s"),
+                stale_after: secs("windows.stale_s"),
+                tail_ratio_max: settings.float("slo.tail_ratio"),
+                tail_floor: millis("slo.tail_floor_ms"),
+                slo_a_p95: millis("slo.stage_a_p95_ms"),
+                slo_a_p99: millis("slo.stage_a_p99_ms"),
+                slo_b_p95: millis("slo.stage_b_p95_ms"),
+                slo_c_p95: millis("slo.stage_c_p95_ms"),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lens_service::config::Sources;
+
+    fn check(flags: &[(&str, &str)]) -> Problems {
+        let flags = flags.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        let sources = Sources { flags, ..Sources::default() };
+        Config::check(&Settings::load(KEYS, PREFIX, &sources).unwrap()).unwrap_err()
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let text = check(&[
+            ("slices.known", "backend/rust"),
+            ("http.listen", "0.0.0.0:3000"),
+            ("identity.trust_domain", "a b"),
+        ])
+        .to_string();
+        for part in ["identity.cert", "slices.known", "only loopback", "identity.trust_domain"] {
+            assert!(text.contains(part), "{part} missing in {text}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_rules() {
+        let settings = Settings::load(KEYS, PREFIX, &Sources::default()).unwrap();
+        let rules = Rules::default();
+        assert_eq!(settings.integer("windows.summary_s"), rules.summary_window.0 / 1_000_000_000);
+        assert_eq!(settings.integer("slices.automatic_max"), rules.slices_automatic_max as u64);
+        assert!((settings.float("slo.tail_ratio") - rules.tail_ratio_max).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_shipped_example_names_only_keys_there_are() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/aggregator.toml");
+        let sources = Sources { file: Some(file.into()), ..Sources::default() };
+        Settings::load(KEYS, PREFIX, &sources).unwrap();
+    }
+}

@@ -1,0 +1,3 @@
+//! What the aggregator tells other systems, in their formats.
+
+pub mod openmetrics;

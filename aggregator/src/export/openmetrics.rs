@@ -1,0 +1,282 @@
+//! The metrics as text: OpenMetrics 1.0 or Prometheus 0.0.4.
+//!
+//! Windowed quantiles are summaries, which is what that type means: quantiles over a sliding
+//! window, sum and count over the lifetime. (Linters refuse a gauge with a label `quantile`.)
+//! The ends of their intervals are summaries of quantiles alone, so that the labels match.
+//! Promise: a value that was not measured is absent, never 0. Base units: seconds, ratios.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+use lens_hist::Counts;
+
+use crate::judge::Verdict;
+use crate::snapshot::{Row, Snapshot, Value};
+use crate::state::State;
+use crate::window::Selection;
+
+/// The two dialects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// Prometheus text 0.0.4.
+    Prometheus,
+}
+
+impl Format {
+    /// The content type to serve it as.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// The state's metrics as text; `subscribers` are the event stream's.
+pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Format) -> String {
+    let mut text = Text { out: String::new(), format };
+    latencies(&mut text, state, snapshot);
+    series(&mut text, snapshot);
+    requests(&mut text, snapshot);
+    nodes(&mut text, state);
+    agents(&mut text, snapshot);
+    itself(&mut text, state, snapshot, subscribers);
+    if format == Format::OpenMetrics {
+        text.out.push_str("# EOF\n");
+    }
+    text.out
+}
+
+struct Text {
+    out: String,
+    format: Format,
+}
+
+impl Text {
+    /// Begins a metric. A counter's `name` stands without `_total`.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let suffix = match (self.format, kind) {
+            (Format::Prometheus, "counter") => "_total",
+            _ => "",
+        };
+        let help = escape(help, self.format == Format::OpenMetrics);
+        self.put(format_args!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.out.push_str(name);
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            self.put(format_args!("{before}{label}=\"{}\"", escape(value, true)));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        self.put(format_args!("{close} {value}\n"));
+    }
+
+    fn put(&mut self, what: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        self.out.write_fmt(what).unwrap_or_default();
+    }
+}
+
+fn escape(text: &str, quotes: bool) -> String {
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+    if quotes { text.replace('"', "\\\"") } else { text }
+}
+
+fn labels<'a>(row: &'a Row, slice: &'a str) -> [(&'static str, &'a str); 3] {
+    [("slice", slice), ("stage", row.stage.as_str()), ("arm", row.arm.as_str())]
+}
+
+fn latencies(text: &mut Text, state: &State, snapshot: &Snapshot) {
+    type Pick = fn(&Value) -> Option<f64>;
+    let families: [(&str, &str, Pick); 3] = [
+        (
+            "lens_latency_seconds",
+            "Latency quantiles over the summary window; sum and count since start.",
+            |value| value.value_ms,
+        ),
+        (
+            "lens_latency_low_seconds",
+            "Lower end of the 95 % interval of each latency quantile.",
+            |value| value.low_ms,
+        ),
+        (
+            "lens_latency_high_seconds",
+            "Upper end of the 95 % interval of each latency quantile.",
+            |value| value.high_ms,
+        ),
+    ];
+    for (name, help, pick) in families {
+        text.family(name, "summary", help);
+        for row in &snapshot.rows {
+            let slice = row.slice.to_string();
+            let [a, b, c] = labels(row, &slice);
+            let values =
+                [("0.5", &row.p50), ("0.95", &row.p95), ("0.99", &row.p99), ("0.999", &row.p99_9)];
+            for (quantile, value) in values {
+                if let Some(ms) = pick(value) {
+                    text.sample(name, &[a, b, c, ("quantile", quantile)], ms / 1e3);
+                }
+            }
+            if name == "lens_latency_seconds" {
+                let mut counts = Counts::new();
+                state.windows.read().lifetime(&Selection::series(&row.key()), &mut counts);
+                text.sample(&format!("{name}_sum"), &[a, b, c], seconds(counts.sum_nanos()));
+                text.sample(&format!("{name}_count"), &[a, b, c], counts.total());
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(nanos: u128) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn series(text: &mut Text, snapshot: &Snapshot) {
+    text.family("lens_samples", "counter", "Samples merged since start.");
+    each(text, snapshot, "lens_samples_total", |row| Some(row.merged_total as f64));
+    text.family("lens_window_samples", "gauge", "Samples in the summary window.");
+    each(text, snapshot, "lens_window_samples", |row| Some(row.count as f64));
+    text.family("lens_tail_ratio", "gauge", "p99 over p95 in the summary window.");
+    each(text, snapshot, "lens_tail_ratio", |row| row.ratio);
+    text.family("lens_series_age_seconds", "gauge", "Time since samples were last recorded.");
+    each(text, snapshot, "lens_series_age_seconds", |row| Some(row.age_s));
+    text.family("lens_verdict", "gauge", "1 for the tail verdict that holds, 0 for the others.");
+    for row in &snapshot.rows {
+        let slice = row.slice.to_string();
+        let [a, b, c] = labels(row, &slice);
+        for verdict in Verdict::ALL {
+            let holds = u8::from(verdict == row.verdict);
+            text.sample("lens_verdict", &[a, b, c, ("verdict", verdict.as_str())], holds);
+        }
+    }
+    text.family("lens_slo_limit_seconds", "gauge", "Absolute limit of a stage's percentile.");
+    for row in &snapshot.rows {
+        let slice = row.slice.to_string();
+        let [a, b, c] = labels(row, &slice);
+        for slo in &row.slo {
+            let of = ("percentile", slo.quantile);
+            text.sample("lens_slo_limit_seconds", &[a, b, c, of], slo.limit_ms / 1e3);
+        }
+    }
+}
+
+fn each(text: &mut Text, snapshot: &Snapshot, name: &str, value: impl Fn(&Row) -> Option<f64>) {
+    for row in &snapshot.rows {
+        if let Some(value) = value(row) {
+            let slice = row.slice.to_string();
+            text.sample(name, &labels(row, &slice), value);
+        }
+    }
+}
+
+fn requests(text: &mut Text, snapshot: &Snapshot) {
+    text.family("lens_requests", "counter", "Requests since start, by outcome.");
+    for requests in &snapshot.requests {
+        let slice = requests.slice.to_string();
+        let (slice, arm) = (("slice", slice.as_str()), ("arm", requests.arm.as_str()));
+        for (outcome, count) in [("ok", requests.ok_total), ("error", requests.error_total)] {
+            text.sample("lens_requests_total", &[slice, arm, ("outcome", outcome)], count);
+        }
+    }
+}
+
+fn nodes(text: &mut Text, state: &State) {
+    let windows = state.windows.read();
+    text.family("lens_node_gauge", "gauge", "Newest reading of each gauge of each search node.");
+    for (host, name, value, _) in windows.gauges() {
+        let labels =
+            [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
+        text.sample("lens_node_gauge", &labels, Number(value));
+    }
+    let help = "When each gauge of each search node was read, Unix time.";
+    text.family("lens_node_gauge_timestamp_seconds", "gauge", help);
+    for (host, name, _, at) in windows.gauges() {
+        let labels =
+            [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
+        text.sample("lens_node_gauge_timestamp_seconds", &labels, seconds(u128::from(at.0)));
+    }
+}
+
+fn agents(text: &mut Text, snapshot: &Snapshot) {
+    type Pick = fn(&crate::snapshot::Agent) -> f64;
+    let gauges: [(&str, &str, Pick); 4] = [
+        ("lens_agent_connected", "Whether the agent is connected.", |agent| {
+            f64::from(u8::from(agent.connected))
+        }),
+        ("lens_agent_lag_seconds", "End of the last delta's interval to its merge.", |agent| {
+            agent.lag_ms / 1e3
+        }),
+        ("lens_agent_age_seconds", "Time since the agent's last frame.", |agent| agent.age_s),
+        ("lens_agent_clock_offset_seconds", "Aggregator clock minus agent clock.", |agent| {
+            agent.clock_offset_ms / 1e3
+        }),
+    ];
+    for (name, help, pick) in gauges {
+        text.family(name, "gauge", help);
+        for agent in &snapshot.agents {
+            text.sample(name, &[("agent", &agent.name)], pick(agent));
+        }
+    }
+    text.family("lens_agent_rejected", "counter", "Deltas and frames refused, by reason.");
+    for agent in &snapshot.agents {
+        for (reason, count) in &agent.rejected {
+            let labels = [("agent", agent.name.as_str()), ("reason", reason.as_str())];
+            text.sample("lens_agent_rejected_total", &labels, count);
+        }
+    }
+}
+
+fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usize) {
+    let c = &state.counters;
+    let counters = [
+        ("frames", &c.frames_total, "Frames received."),
+        ("bytes", &c.bytes_total, "Bytes received."),
+        ("deltas_accepted", &c.deltas_accepted_total, "Deltas merged."),
+        ("deltas_duplicate", &c.deltas_duplicate_total, "Deltas that came again."),
+        ("deltas_late", &c.deltas_late_total, "Deltas merged into a sealed window."),
+        ("deltas_refused", &c.deltas_refused_total, "Deltas refused."),
+        ("samples_merged", &c.samples_merged_total, "Samples merged."),
+        ("connections", &c.connections_total, "Connections taken."),
+        ("connections_refused", &c.connections_refused_total, "Connections refused."),
+        ("handshakes_failed", &c.handshakes_failed_total, "Handshakes that failed."),
+    ];
+    for (name, counter, help) in counters {
+        let name = format!("lens_aggregator_{name}");
+        text.family(&name, "counter", help);
+        text.sample(&format!("{name}_total"), &[], counter.load(Ordering::Relaxed));
+    }
+    let totals = &snapshot.totals;
+    let gauges = [
+        ("uptime_seconds", "Time since start.", Some(snapshot.uptime_s)),
+        ("window_seconds", "Width of the summary window.", Some(snapshot.window_s)),
+        ("series", "Series held.", Some(totals.series as f64)),
+        ("slices", "Slices known or seen.", Some(totals.slices as f64)),
+        ("agents_connected", "Agents connected.", Some(totals.agents_connected as f64)),
+        ("event_subscribers", "Readers of the event stream.", Some(subscribers as f64)),
+        ("lag_seconds", "Largest lag of a connected agent.", totals.lag_ms.map(|ms| ms / 1e3)),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("lens_aggregator_{name}");
+        text.family(&name, "gauge", help);
+        if let Some(value) = value {
+            text.sample(&name, &[], value);
+        }
+    }
+}
+
+/// A number as both dialects write it.
+struct Number(f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_infinite() {
+            return f.write_str(if self.0 > 0.0 { "+Inf" } else { "-Inf" });
+        }
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,502 @@
+//! The QUIC edge: takes agents in, one long stream each, and says what was merged.
+//!
+//! The only file of the aggregator that holds a QUIC socket. Everything an unauthenticated peer
+//! can make us hold is bounded here; who a peer is comes from its certificate and from nothing it
+//! says. docs/wire.md has the protocol; the numbers beside the code are its requirements.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lens_model::limits::{CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
+use lens_model::{AgentName, Sequence, SpiffeId, TrustDomain};
+use lens_service::shutdown::Shutdown;
+use lens_service::time::unix_now;
+use lens_service::tls::{self, IdentityFiles, TlsError};
+use lens_wire::{
+    Ack, FrameBuffer, FrameError, FromAgent, Hello, Phase, Reason, Refuse, RefuseCode, Welcome,
+};
+use parking_lot::Mutex;
+use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
+use quinn::{TransportConfig, VarInt};
+use thiserror::Error;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use crate::ingest::{Ingest, IngestError, Outcome, Stream};
+use crate::state::{AgentState, Counters};
+
+/// Longest a handshake may take, and longest from it to a valid HELLO.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+
+/// Handshakes that may be under way at once, and bytes held for them.
+const INCOMING_MAX: usize = 512;
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+const INCOMING_BYTES_TOTAL_MAX: u64 = 8 << 20;
+
+/// Windows of one connection, bytes: what an agent may have on the way to us unread.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+const SEND_WINDOW_BYTES: u64 = 64 << 10;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// Why the listener could not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The identity is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be taken.
+    #[error("quic.listen {address}: {source}: stop what listens there, or choose another port")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+enum ConnectionEnd {
+    #[error("frame refused: {0}")]
+    Frame(#[from] FrameError),
+    #[error("refused: {0}")]
+    Ingest(#[from] IngestError),
+    #[error("{text}")]
+    Refused { code: RefuseCode, text: String },
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl ConnectionEnd {
+    fn lost(error: impl std::fmt::Display) -> Self {
+        Self::Lost(error.to_string())
+    }
+
+    fn refusal(&self) -> Option<Refuse> {
+        let code = match self {
+            Self::Frame(_) | Self::Ingest(IngestError::Gap { .. }) => RefuseCode::Protocol,
+            Self::Ingest(IngestError::Dictionary(_)) => RefuseCode::Capacity,
+            Self::Refused { code, .. } => *code,
+            Self::Lost(_) => return None,
+        };
+        Some(Refuse { code, retry_after_millis: 0, text: Reason::lossy(&self.to_string()) })
+    }
+}
+
+/// Takes agents in until shutdown.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: Endpoint,
+    ingest: Arc<Ingest>,
+    trust_domain: Option<TrustDomain>,
+    current: Arc<Mutex<HashMap<AgentName, (u64, Connection)>>>,
+    next_id: Arc<AtomicU64>,
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    if let Ok(idle) = IdleTimeout::try_from(IDLE_MAX) {
+        transport.max_idle_timeout(Some(idle));
+    }
+    transport
+}
+
+impl Listener {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`ListenError`] names the file or the address at fault.
+    pub fn open(
+        address: SocketAddr,
+        files: &IdentityFiles,
+        trust_domain: Option<TrustDomain>,
+        ingest: Arc<Ingest>,
+    ) -> Result<Self, ListenError> {
+        let crypto = tls::server(files, lens_wire::ALPN)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server
+            .transport_config(Arc::new(transport()))
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX)
+            .migration(false);
+        let endpoint = Endpoint::server(server, address)
+            .map_err(|source| ListenError::Bind { address, source })?;
+        ingest.state.listening.store(true, Ordering::Relaxed);
+        Ok(Self {
+            endpoint,
+            ingest,
+            trust_domain,
+            current: Arc::default(),
+            next_id: Arc::default(),
+        })
+    }
+
+    /// The address really listened on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Accepts agents until shutdown, then tells them to come back later.
+    pub async fn run(self, shutdown: Shutdown) {
+        let handshakes = Arc::new(AtomicU64::new(0));
+        loop {
+            let incoming = tokio::select! {
+                incoming = self.endpoint.accept() => incoming,
+                () = shutdown.wait() => break,
+            };
+            let Some(incoming) = incoming else { break };
+            let counters = &self.ingest.state.counters;
+            if self.endpoint.open_connections() >= CONNECTIONS_MAX {
+                Counters::add(&counters.connections_refused_total, 1);
+                incoming.refuse();
+                continue;
+            }
+            let crowded = handshakes.load(Ordering::Relaxed) >= HANDSHAKES_UNVALIDATED_MAX as u64;
+            if crowded && !incoming.remote_address_validated() {
+                // An address that was validated already may not be asked again.
+                if incoming.retry().is_err() {
+                    Counters::add(&counters.connections_refused_total, 1);
+                }
+                continue;
+            }
+            handshakes.fetch_add(1, Ordering::Relaxed);
+            let (handshakes, taken) = (Arc::clone(&handshakes), self.share());
+            let shutdown = shutdown.clone();
+            tokio::spawn(async move {
+                let connection = match incoming.accept() {
+                    Ok(connecting) => timeout(HANDSHAKE_MAX, connecting).await,
+                    Err(error) => Ok(Err(error)),
+                };
+                handshakes.fetch_sub(1, Ordering::Relaxed);
+                match connection {
+                    Ok(Ok(connection)) => taken.serve(connection, shutdown).await,
+                    Ok(Err(error)) => taken.failed(&error.to_string()),
+                    Err(_) => taken.failed("took too long"),
+                }
+            });
+        }
+        self.ingest.state.listening.store(false, Ordering::Relaxed);
+        // Each connection says goodbye itself; what lingers is cut off.
+        drop(timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await);
+        self.endpoint.close(VarInt::from_u32(0), b"shutting down");
+        drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
+    }
+
+    fn share(&self) -> Taken {
+        Taken {
+            ingest: Arc::clone(&self.ingest),
+            trust_domain: self.trust_domain.clone(),
+            current: Arc::clone(&self.current),
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// What one connection's task holds.
+struct Taken {
+    ingest: Arc<Ingest>,
+    trust_domain: Option<TrustDomain>,
+    current: Arc<Mutex<HashMap<AgentName, (u64, Connection)>>>,
+    id: u64,
+}
+
+impl Taken {
+    fn failed(&self, why: &str) {
+        Counters::add(&self.ingest.state.counters.handshakes_failed_total, 1);
+        debug!(why, "handshake failed");
+    }
+
+    async fn serve(self, connection: Connection, shutdown: Shutdown) {
+        let from = connection.remote_address();
+        let identity = match tls::peer_identity(&connection) {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.failed(&error.to_string());
+                warn!(%from, %error, "certificate is no agent's");
+                connection.close(VarInt::from_u32(1), b"certificate names no agent");
+                return;
+            }
+        };
+        Counters::add(&self.ingest.state.counters.connections_total, 1);
+        let opened = timeout(HANDSHAKE_MAX, connection.accept_bi()).await;
+        let Ok(Ok((mut send, receive))) = opened else {
+            self.failed("no stream opened");
+            connection.close(VarInt::from_u32(1), b"no stream opened");
+            return;
+        };
+        let end = self.converse(&connection, &identity, &mut send, receive, &shutdown).await;
+        match &end {
+            Ok(()) => info!(agent = %identity.agent, "agent said goodbye"),
+            Err(error) => warn!(agent = %identity.agent, %error, "connection ended"),
+        }
+        if let Err(error) = end {
+            self.refuse(&identity, &mut send, &error).await;
+        }
+        self.left(&identity);
+        connection.close(VarInt::from_u32(0), b"done");
+    }
+
+    async fn refuse(&self, identity: &SpiffeId, send: &mut SendStream, end: &ConnectionEnd) {
+        let Some(refuse) = end.refusal() else { return };
+        let state = &self.ingest.state;
+        Counters::add(&state.counters.deltas_refused_total, u64::from(matches!(end, ConnectionEnd::Ingest(_))));
+        if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
+            *agent.rejected.entry(end.to_string()).or_default() += 1;
+            // Reasons carry numbers; an agent that keeps erring must not grow the map.
+            while agent.rejected.len() > 16 {
+                agent.rejected.pop_first();
+            }
+        }
+        let mut bytes = Vec::new();
+        refuse.encode(&mut bytes);
+        // A peer that is gone cannot be told; the outcome is the same.
+        drop(timeout(Duration::from_secs(1), async {
+            send.write_all(&bytes).await.ok()?;
+            send.finish().ok()?;
+            send.stopped().await.ok()
+        })
+        .await);
+    }
+
+    fn left(&self, identity: &SpiffeId) {
+        let mut current = self.current.lock();
+        if current.get(&identity.agent).is_some_and(|(id, _)| *id == self.id) {
+            current.remove(&identity.agent);
+            drop(current);
+            let state = &self.ingest.state;
+            if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
+                agent.connected = false;
+            }
+            state.tell("agent", identity.agent.as_str(), format!("agent {} left", identity.agent));
+        }
+    }
+
+    /// Checks a HELLO against the certificate it came under.
+    fn check(&self, identity: &SpiffeId, hello: &Hello) -> Result<(), ConnectionEnd> {
+        let refused = |code, text: String| Err(ConnectionEnd::Refused { code, text });
+        if hello.agent != identity.agent {
+            let text = format!("HELLO names agent {}, the certificate {}", hello.agent, identity.agent);
+            return refused(RefuseCode::Identity, text);
+        }
+        if self.trust_domain.as_ref().is_some_and(|domain| *domain != identity.trust_domain) {
+            let text = format!("trust domain {} is not served here", identity.trust_domain);
+            return refused(RefuseCode::Identity, text);
+        }
+        if let Some(code) = hello.refusal() {
+            return refused(code, format!("bucket scheme {} is not known here", hello.scheme));
+        }
+        Ok(())
+    }
+
+    async fn converse(
+        &self,
+        connection: &Connection,
+        identity: &SpiffeId,
+        send: &mut SendStream,
+        mut receive: RecvStream,
+        shutdown: &Shutdown,
+    ) -> Result<(), ConnectionEnd> {
+        let mut buffer = FrameBuffer::default();
+        let first = timeout(HANDSHAKE_MAX, hello(&mut buffer, &mut receive)).await;
+        let late = || ConnectionEnd::Refused {
+            code: RefuseCode::Protocol,
+            text: format!("no HELLO within {} s", HANDSHAKE_MAX.as_secs()),
+        };
+        let (hello, rest) = first.map_err(|_| late())??;
+        self.check(identity, &hello)?;
+        let agent = hello.agent.clone();
+        self.replace(&agent, connection);
+        let acked = self.ingest.acked(&agent, hello.incarnation);
+        let mut out = Vec::new();
+        Welcome::new(&hello, acked, unix_now()).encode(&mut out);
+        send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
+        self.entered(identity, &hello, connection.remote_address());
+        let mut session = Session {
+            stream: Stream::new(agent, hello.incarnation),
+            phase: Phase::Open(hello.incarnation),
+            acked,
+            acked_told: acked,
+            bye: false,
+        };
+        let mut pending = rest;
+        loop {
+            out.clear();
+            self.take(&mut session, &mut buffer, &pending, &mut out)?;
+            if session.acked > session.acked_told || session.bye {
+                let ack = Ack { acked: session.acked, received: session.acked };
+                ack.encode(hello.incarnation, &mut out);
+                session.acked_told = session.acked;
+            }
+            if !out.is_empty() {
+                send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
+            }
+            if session.bye {
+                return Ok(());
+            }
+            let chunk = tokio::select! {
+                chunk = receive.read_chunk(usize::MAX, true) => chunk,
+                () = shutdown.wait() => {
+                    let code = RefuseCode::ShuttingDown;
+                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
+                }
+            };
+            match chunk.map_err(ConnectionEnd::lost)? {
+                Some(chunk) => pending = chunk.bytes,
+                None => return Err(ConnectionEnd::Lost("closed by the agent".into())),
+            }
+        }
+    }
+
+    /// Takes every whole frame of `bytes`; answers go to `out`.
+    fn take(
+        &self,
+        session: &mut Session,
+        buffer: &mut FrameBuffer,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConnectionEnd> {
+        let state = &self.ingest.state;
+        let received = unix_now();
+        Counters::add(&state.counters.bytes_total, bytes.len() as u64);
+        let mut chunk = bytes;
+        while let Some(frame) = buffer.next_frame(&mut chunk)? {
+            Counters::add(&state.counters.frames_total, 1);
+            match FromAgent::parse(frame, session.phase)? {
+                FromAgent::Dict(dict) => {
+                    session.stream.dict(&self.ingest, dict)?;
+                    self.seen(session, |agent| agent.instances = session.stream.instances());
+                }
+                FromAgent::Delta(delta) => {
+                    let now = unix_now();
+                    let outcome = session.stream.delta(&self.ingest, &delta, now)?;
+                    let head = delta.head();
+                    session.acked = session.acked.max(head.sequence);
+                    let end = head.corrected_start().plus(head.duration);
+                    self.seen(session, |agent| {
+                        agent.last_frame = now;
+                        agent.lag_nanos = now.since(end).0;
+                        agent.clock_offset_nanos = head.clock.offset_nanos;
+                        agent.acked = agent.acked.max(session.acked);
+                        match outcome {
+                            Outcome::Duplicate => agent.duplicates += 1,
+                            Outcome::Accepted | Outcome::Late => {
+                                agent.deltas += 1;
+                                agent.samples += delta.samples();
+                                agent.late += u64::from(outcome == Outcome::Late);
+                            }
+                        }
+                        for (reason, count) in session.stream.refused() {
+                            agent.rejected.insert((*reason).to_owned(), *count);
+                        }
+                    });
+                }
+                FromAgent::Ping(ping) => {
+                    let Phase::Open(incarnation) = session.phase else { continue };
+                    ping.answer(received, unix_now()).encode(incarnation, out);
+                }
+                FromAgent::Bye(_) => session.bye = true,
+                FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
+                FromAgent::Hello(_) => {
+                    let text = "HELLO came twice".into();
+                    return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn seen(&self, session: &Session, change: impl FnOnce(&mut AgentState)) {
+        if let Some(agent) = self.ingest.state.agents.write().get_mut(session.stream.agent()) {
+            change(agent);
+        }
+    }
+
+    /// A newer connection of an agent takes the place of its older one.
+    fn replace(&self, agent: &AgentName, connection: &Connection) {
+        let mut current = self.current.lock();
+        if let Some((_, old)) = current.insert(agent.clone(), (self.id, connection.clone())) {
+            old.close(VarInt::from_u32(7), b"replaced by a newer connection");
+        }
+    }
+
+    fn entered(&self, identity: &SpiffeId, hello: &Hello, address: SocketAddr) {
+        let state = &self.ingest.state;
+        let now = unix_now();
+        let mut agents = state.agents.write();
+        let agent = agents.entry(identity.agent.clone()).or_insert_with(|| AgentState {
+            identity: identity.to_string(),
+            version: String::new(),
+            incarnation: hello.incarnation,
+            address,
+            connected: false,
+            last_frame: now,
+            lag_nanos: 0,
+            clock_offset_nanos: 0,
+            acked: Sequence(0),
+            deltas: 0,
+            duplicates: 0,
+            late: 0,
+            rejected: std::collections::BTreeMap::new(),
+            samples: 0,
+            instances: Vec::new(),
+        });
+        if agent.incarnation != hello.incarnation {
+            agent.acked = Sequence(0);
+        }
+        agent.version = hello.software.to_string();
+        agent.incarnation = hello.incarnation;
+        (agent.address, agent.connected, agent.last_frame) = (address, true, now);
+        drop(agents);
+        info!(agent = %identity.agent, %address, "agent connected");
+        let message = format!("agent {} connected from {address}", identity.agent);
+        state.tell("agent", identity.agent.as_str(), message);
+    }
+}
+
+struct Session {
+    stream: Stream,
+    phase: Phase,
+    acked: Sequence,
+    acked_told: Sequence,
+    bye: bool,
+}
+
+/// The first frame, which must be HELLO, and the bytes that came behind it.
+async fn hello(
+    buffer: &mut FrameBuffer,
+    receive: &mut RecvStream,
+) -> Result<(Hello, bytes::Bytes), ConnectionEnd> {
+    loop {
+        let chunk = receive.read_chunk(usize::MAX, true).await.map_err(ConnectionEnd::lost)?;
+        let Some(chunk) = chunk else {
+            return Err(ConnectionEnd::Lost("closed before HELLO".into()));
+        };
+        let mut bytes = &chunk.bytes[..];
+        if let Some(frame) = buffer.next_frame(&mut bytes)? {
+            let FromAgent::Hello(hello) = FromAgent::parse(frame, Phase::Opening)? else {
+                let text = "the first frame is not HELLO".into();
+                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+            };
+            return Ok((hello, bytes::Bytes::copy_from_slice(bytes)));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What one aggregator knows, shared by its listener, its API and its page.
+//!
+//! One lock around the windows and one around the agents, both held for microseconds and never
+//! across an await. Everything that changes is counted here under the name it is exported by.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
+use parking_lot::RwLock;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::window::Windows;
+
+/// How the aggregator judges and shows; each from the configuration key of the same name.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Slices named in the configuration; shown even when nothing was ever fed.
+    pub slices_known: Vec<Slice>,
+    /// Slices taken on without being told of them.
+    pub slices_automatic_max: usize,
+    /// Width of the window that tiles, tables, verdicts and gauges speak of.
+    pub summary_window: Nanos,
+    /// Silence after which a series is stale.
+    pub stale_after: Nanos,
+    /// Largest p99/p95 that is not a violation.
+    pub tail_ratio_max: f64,
+    /// p99 below which no ratio is judged: a microsecond tail harms nobody.
+    pub tail_floor: Nanos,
+    /// Stage A's limits, then B's and C's p95.
+    pub slo_a_p95: Nanos,
+    /// Stage A's p99 limit.
+    pub slo_a_p99: Nanos,
+    /// Stage B's p95 limit.
+    pub slo_b_p95: Nanos,
+    /// Stage C's p95 limit.
+    pub slo_c_p95: Nanos,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            slices_known: Vec::new(),
+            slices_automatic_max: lens_model::limits::AUTOMATIC_SLICES_MAX,
+            summary_window: Nanos::from_secs(300),
+            stale_after: Nanos::from_secs(30),
+            tail_ratio_max: 2.0,
+            tail_floor: Nanos::from_millis(1),
+            slo_a_p95: Nanos::from_millis(5),
+            slo_a_p99: Nanos::from_millis(10),
+            slo_b_p95: Nanos::from_millis(300),
+            slo_c_p95: Nanos::from_millis(300),
+        }
+    }
+}
+
+/// One agent as the aggregator sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentState {
+    /// Its identity, from its certificate.
+    pub identity: String,
+    /// Its software version, as it says.
+    pub version: String,
+    /// The life its deltas are numbered in.
+    #[serde(serialize_with = "as_text")]
+    pub incarnation: Incarnation,
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// Whether a connection stands now.
+    pub connected: bool,
+    /// When the last frame came.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub last_frame: UnixNanos,
+    /// How long after the end of its interval the last delta was merged, nanoseconds.
+    pub lag_nanos: u64,
+    /// Aggregator clock minus agent clock, as the agent measured it, nanoseconds.
+    pub clock_offset_nanos: i64,
+    /// The last delta merged.
+    pub acked: Sequence,
+    /// Deltas merged.
+    pub deltas: u64,
+    /// Deltas that came again and changed nothing.
+    pub duplicates: u64,
+    /// Deltas merged into a slot that had been sealed, or older than the ring.
+    pub late: u64,
+    /// Deltas or frames refused, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Samples merged.
+    pub samples: u64,
+    /// Search nodes it reports for.
+    pub instances: Vec<String>,
+}
+
+fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+fn as_rfc3339<S: serde::Serializer>(at: &UnixNanos, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&lens_service::time::rfc3339(*at))
+}
+
+/// Something that happened, as the event stream tells it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// When, by the aggregator's clock.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub t: UnixNanos,
+    /// What kind: `verdict`, `agent`, `slice`.
+    pub kind: &'static str,
+    /// What it is about: a series key, an agent's name.
+    pub subject: String,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// Counters of the aggregator about itself, each exported as `lens_aggregator_<name>`.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub frames_total: AtomicU64,
+    pub bytes_total: AtomicU64,
+    pub deltas_accepted_total: AtomicU64,
+    pub deltas_duplicate_total: AtomicU64,
+    pub deltas_late_total: AtomicU64,
+    pub deltas_refused_total: AtomicU64,
+    pub samples_merged_total: AtomicU64,
+    pub connections_total: AtomicU64,
+    pub connections_refused_total: AtomicU64,
+    pub handshakes_failed_total: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// Everything one aggregator knows.
+#[derive(Debug)]
+pub struct State {
+    /// When it started.
+    pub started: UnixNanos,
+    /// How it judges and shows.
+    pub rules: Rules,
+    /// The merged counts.
+    pub windows: RwLock<Windows>,
+    /// The agents, by name.
+    pub agents: RwLock<BTreeMap<AgentName, AgentState>>,
+    /// What happened, for whoever listens.
+    pub events: broadcast::Sender<Event>,
+    /// Whether the QUIC listener takes agents.
+    pub listening: AtomicBool,
+    /// Whether it is shutting down.
+    pub draining: AtomicBool,
+    /// What it counts about itself.
+    pub counters: Counters,
+}
+
+impl State {
+    /// A fresh state.
+    pub fn new(rules: Rules, windows: Windows, now: UnixNanos) -> Self {
+        Self {
+            started: now,
+            rules,
+            windows: RwLock::new(windows),
+            agents: RwLock::new(BTreeMap::new()),
+            events: broadcast::Sender::new(lens_model::limits::EVENT_BACKLOG_MAX),
+            listening: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The aggregator's clock; the one place it is read.
+    pub fn now(&self) -> UnixNanos {
+        UnixNanos::from_system_time(SystemTime::now())
+    }
+
+    /// Tells whoever listens; with nobody listening it is not kept.
+    pub fn tell(&self, kind: &'static str, subject: impl Into<String>, message: impl Into<String>) {
+        let event =
+            Event { t: self.now(), kind, subject: subject.into(), message: message.into() };
+        drop(self.events.send(event));
+    }
+}

@@ -1,0 +1,575 @@
+//! Exact merge: every histogram delta into its 5 s slot, per series and host, and out again summed.
+//!
+//! A slot is named by its start in corrected event time. Recent slots are open (pages of counters);
+//! a slot older than the allowed lateness is sealed into its sparse block, a twentieth of the size,
+//! and is opened again if a late delta comes. Beside the slots each series and host keeps its
+//! lifetime counts, so what fell out of the ring is still in the totals.
+//! Promise: the counts of any query are the exact sum of the deltas applied, in whatever order they
+//! came. Refusal: no clock and no I/O here; `now` is an argument.
+//! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts, `WINDOW_SLOTS_MAX` slots each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use lens_hist::block::{self, BlockRef};
+use lens_hist::{Counts, PagedCounts};
+use lens_model::limits::{AGGREGATOR_SERIES_MAX, EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX};
+use lens_model::{AgentName, Arm, InstanceName, Nanos, SeriesKey, Slice, Stage, UnixNanos};
+use thiserror::Error;
+
+/// Where samples were recorded: an instance as one agent reports it. Hosts are never mixed in
+/// storage, so that evidence can be weighed per host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host {
+    /// The agent that shipped the samples.
+    pub agent: AgentName,
+    /// The search node that recorded them.
+    pub instance: InstanceName,
+}
+
+/// How a delta was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// Into a slot still open.
+    InTime,
+    /// Into a slot that had been sealed: what was shown for it is corrected.
+    Late,
+    /// Older than the ring: into the lifetime counts only.
+    BeyondRing,
+}
+
+/// Why a delta was not taken in. Nothing of it was merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// Its corrected time is ahead of the aggregator's clock.
+    #[error("event time is {ahead} ahead of the aggregator's clock, more than {EVENT_FUTURE_SECS_MAX} s")]
+    Future {
+        /// By how much.
+        ahead: Nanos,
+    },
+    /// The aggregator holds as many series as it may.
+    #[error("{AGGREGATOR_SERIES_MAX} series are held already")]
+    SeriesFull,
+}
+
+/// Which series a question is about; `None` means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only this slice.
+    pub slice: Option<Slice>,
+    /// Only this stage.
+    pub stage: Option<Stage>,
+    /// Only this arm.
+    pub arm: Option<Arm>,
+    /// Only this host.
+    pub host: Option<Host>,
+}
+
+impl Selection {
+    /// Exactly one series over all its hosts.
+    pub fn series(key: &SeriesKey) -> Self {
+        Self {
+            slice: Some(key.slice.clone()),
+            stage: Some(key.stage),
+            arm: Some(key.arm),
+            host: None,
+        }
+    }
+
+    fn admits(&self, key: &SeriesKey) -> bool {
+        self.slice.as_ref().is_none_or(|slice| *slice == key.slice)
+            && self.stage.is_none_or(|stage| stage == key.stage)
+            && self.arm.is_none_or(|arm| arm == key.arm)
+    }
+
+    fn admits_host(&self, host: &Host) -> bool {
+        self.host.as_ref().is_none_or(|wanted| wanted == host)
+    }
+}
+
+/// A half-open span of event time, `[from, to)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First instant inside.
+    pub from: UnixNanos,
+    /// First instant past it.
+    pub to: UnixNanos,
+}
+
+impl Span {
+    /// The whole of time.
+    pub const ALL: Self = Self { from: UnixNanos(0), to: UnixNanos(u64::MAX) };
+
+    /// The `width` before `now`.
+    pub const fn last(width: Nanos, now: UnixNanos) -> Self {
+        Self { from: now.minus(width), to: UnixNanos(now.0.saturating_add(1)) }
+    }
+}
+
+/// One series as a whole: how much was merged and when it was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesState {
+    /// Samples merged since the aggregator started, over all hosts.
+    pub merged_total: u64,
+    /// End of the newest interval any host reported samples for.
+    pub last_event: UnixNanos,
+    /// Hosts that reported it.
+    pub hosts: Vec<Arc<Host>>,
+}
+
+/// Requests by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Answered.
+    pub ok: u64,
+    /// Failed through the node's fault.
+    pub error: u64,
+}
+
+impl RequestCounts {
+    fn add(&mut self, other: Self) {
+        self.ok = self.ok.saturating_add(other.ok);
+        self.error = self.error.saturating_add(other.error);
+    }
+}
+
+#[derive(Debug)]
+enum Slot {
+    Open(PagedCounts),
+    Sealed(Box<[u8]>),
+}
+
+impl Slot {
+    fn merge_into(&self, counts: &mut Counts) {
+        match self {
+            Self::Open(pages) => pages.merge_into(counts),
+            Self::Sealed(bytes) => {
+                // Our own encoding of our own counts.
+                if let Ok((block, _)) = BlockRef::parse(bytes) {
+                    block.merge_into_dense(counts);
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        if let Self::Open(pages) = self {
+            let mut bytes = Vec::new();
+            block::encode(&pages.to_sparse(), &mut bytes);
+            *self = Self::Sealed(bytes.into_boxed_slice());
+        }
+    }
+
+    fn open(&mut self) -> &mut PagedCounts {
+        if let Self::Sealed(bytes) = self {
+            let mut pages = PagedCounts::new();
+            if let Ok((block, _)) = BlockRef::parse(bytes) {
+                block.merge_into(&mut pages);
+            }
+            *self = Self::Open(pages);
+        }
+        match self {
+            Self::Open(pages) => pages,
+            Self::Sealed(_) => unreachable!("opened above"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct HostSeries {
+    slots: BTreeMap<u64, Slot>,
+    lifetime: PagedCounts,
+    total: u64,
+    last_event: UnixNanos,
+}
+
+#[derive(Debug, Default)]
+struct HostRequests {
+    slots: BTreeMap<u64, RequestCounts>,
+    total: RequestCounts,
+}
+
+type ByHost<T> = BTreeMap<Arc<Host>, T>;
+
+/// All windows of one aggregator.
+#[derive(Debug)]
+pub struct Windows {
+    base: Nanos,
+    lateness: Nanos,
+    series: HashMap<SeriesKey, ByHost<HostSeries>>,
+    series_count: usize,
+    requests: HashMap<(Slice, Arm), ByHost<HostRequests>>,
+    gauges: BTreeMap<(Arc<Host>, Box<str>), (f64, UnixNanos)>,
+    hosts: HashMap<Host, Arc<Host>>,
+}
+
+impl Windows {
+    /// Empty windows with slots of `base`, sealed once older than `lateness`.
+    pub fn new(base: Nanos, lateness: Nanos) -> Self {
+        Self {
+            base,
+            lateness,
+            series: HashMap::new(),
+            series_count: 0,
+            requests: HashMap::new(),
+            gauges: BTreeMap::new(),
+            hosts: HashMap::new(),
+        }
+    }
+
+    /// The width of a slot.
+    pub const fn base(&self) -> Nanos {
+        self.base
+    }
+
+    /// The one shared copy of a host's name.
+    pub fn host(&mut self, host: &Host) -> Arc<Host> {
+        if let Some(known) = self.hosts.get(host) {
+            return Arc::clone(known);
+        }
+        let shared = Arc::new(host.clone());
+        self.hosts.insert(host.clone(), Arc::clone(&shared));
+        shared
+    }
+
+    /// Whether deltas of this event time can be taken now.
+    ///
+    /// # Errors
+    /// [`MergeError::Future`] when it is further ahead of `now` than clocks may differ.
+    pub fn check_time(&self, event: UnixNanos, now: UnixNanos) -> Result<(), MergeError> {
+        let ahead = event.since(now);
+        if ahead > Nanos::from_secs(EVENT_FUTURE_SECS_MAX) {
+            return Err(MergeError::Future { ahead });
+        }
+        Ok(())
+    }
+
+    /// Whether this many series × hosts more would fit, known ones not counted.
+    pub fn has_room(&self, host: &Host, keys: impl Iterator<Item = SeriesKey>) -> bool {
+        let fresh = keys
+            .filter(|key| self.series.get(key).is_none_or(|hosts| !hosts.contains_key(host)))
+            .count();
+        self.series_count + fresh <= AGGREGATOR_SERIES_MAX
+    }
+
+    /// Adds one histogram delta to the slot `event` falls in.
+    ///
+    /// # Errors
+    /// [`MergeError::Future`] and [`MergeError::SeriesFull`]; then nothing was merged.
+    pub fn merge(
+        &mut self,
+        key: &SeriesKey,
+        host: &Arc<Host>,
+        event: UnixNanos,
+        block: &BlockRef<'_>,
+        now: UnixNanos,
+    ) -> Result<Merged, MergeError> {
+        self.check_time(event, now)?;
+        let slot = self.slot_of(event);
+        let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
+        let full = self.series_count >= AGGREGATOR_SERIES_MAX;
+        if !self.series.contains_key(key) {
+            if full {
+                return Err(MergeError::SeriesFull);
+            }
+            self.series.insert(key.clone(), ByHost::new());
+        }
+        let Some(hosts) = self.series.get_mut(key) else { return Err(MergeError::SeriesFull) };
+        if !hosts.contains_key(host) {
+            if full {
+                return Err(MergeError::SeriesFull);
+            }
+            self.series_count += 1;
+        }
+        let series = hosts.entry(Arc::clone(host)).or_insert_with(|| HostSeries {
+            slots: BTreeMap::new(),
+            lifetime: PagedCounts::new(),
+            total: 0,
+            last_event: UnixNanos(0),
+        });
+        block.merge_into(&mut series.lifetime);
+        series.total = series.total.saturating_add(block.total());
+        series.last_event = series.last_event.max(event);
+        if slot < oldest {
+            return Ok(Merged::BeyondRing);
+        }
+        let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(PagedCounts::new()));
+        block.merge_into(entry.open());
+        Ok(if slot < sealed_before { Merged::Late } else { Merged::InTime })
+    }
+
+    /// Adds request outcomes to the slot `event` falls in.
+    pub fn merge_requests(
+        &mut self,
+        slice: &Slice,
+        arm: Arm,
+        host: &Arc<Host>,
+        event: UnixNanos,
+        counts: RequestCounts,
+        now: UnixNanos,
+    ) {
+        let (slot, oldest) = (self.slot_of(event), self.oldest_slot(now));
+        let hosts = self.requests.entry((slice.clone(), arm)).or_default();
+        let requests = hosts.entry(Arc::clone(host)).or_default();
+        requests.total.add(counts);
+        if slot >= oldest {
+            requests.slots.entry(slot).or_default().add(counts);
+        }
+    }
+
+    /// Takes a gauge reading; an older one than is held changes nothing.
+    pub fn set_gauge(&mut self, host: &Arc<Host>, name: &str, value: f64, event: UnixNanos) {
+        let held = self.gauges.entry((Arc::clone(host), name.into())).or_insert((value, event));
+        if event >= held.1 {
+            *held = (value, event);
+        }
+    }
+
+    /// Seals what is past the allowed lateness and drops what is past the ring.
+    pub fn advance(&mut self, now: UnixNanos) {
+        let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
+        for series in self.series.values_mut().flat_map(BTreeMap::values_mut) {
+            series.slots = series.slots.split_off(&oldest);
+            series.slots.range_mut(..sealed_before).for_each(|(_, slot)| slot.seal());
+        }
+        for requests in self.requests.values_mut().flat_map(BTreeMap::values_mut) {
+            requests.slots = requests.slots.split_off(&oldest);
+        }
+    }
+
+    /// Adds the counts of every selected series, host and slot whose start lies in `span`.
+    pub fn sum(&self, selection: &Selection, span: Span, counts: &mut Counts) {
+        let slots = self.slots_of(span);
+        for (_, host_series) in self.selected(selection) {
+            for (_, slot) in host_series.slots.range(slots.clone()) {
+                slot.merge_into(counts);
+            }
+        }
+    }
+
+    /// Like [`Windows::sum`], kept apart by steps of `step` from `span.from` on: calls `each` with
+    /// a step's start and counts, in order, for the steps that hold samples.
+    pub fn steps(
+        &self,
+        selection: &Selection,
+        span: Span,
+        step: Nanos,
+        mut each: impl FnMut(UnixNanos, &Counts),
+    ) {
+        let step = step.0.max(self.base.0);
+        let slots = self.slots_of(span);
+        let selected: Vec<&HostSeries> = self.selected(selection).map(|(_, s)| s).collect();
+        let present = || selected.iter().flat_map(|s| s.slots.range(slots.clone())).map(|e| *e.0);
+        let (Some(first), Some(last)) = (present().min(), present().max()) else { return };
+        let bucket = |slot: u64| (slot * self.base.0).saturating_sub(span.from.0) / step;
+        let mut counts = Counts::new();
+        for at in bucket(first)..=bucket(last) {
+            let from = UnixNanos(span.from.0.saturating_add(at * step));
+            let to = from.plus(Nanos(step)).min(span.to);
+            let inside = self.slots_of(Span { from, to });
+            counts.clear();
+            for series in &selected {
+                series.slots.range(inside.clone()).for_each(|(_, slot)| slot.merge_into(&mut counts));
+            }
+            if counts.total() > 0 {
+                each(from, &counts);
+            }
+        }
+    }
+
+    /// The lifetime counts of the selected series.
+    pub fn lifetime(&self, selection: &Selection, counts: &mut Counts) {
+        self.selected(selection).for_each(|(_, series)| series.lifetime.merge_into(counts));
+    }
+
+    /// Every known series, in key order, with its totals.
+    pub fn series(&self) -> BTreeMap<SeriesKey, SeriesState> {
+        let state = |hosts: &ByHost<HostSeries>| SeriesState {
+            merged_total: hosts.values().map(|series| series.total).sum(),
+            last_event: hosts.values().map(|s| s.last_event).max().unwrap_or(UnixNanos(0)),
+            hosts: hosts.keys().map(Arc::clone).collect(),
+        };
+        self.series.iter().map(|(key, hosts)| (key.clone(), state(hosts))).collect()
+    }
+
+    /// Request outcomes of a slice and arm within `span`, over all hosts.
+    pub fn requests(&self, slice: &Slice, arm: Arm, span: Span) -> RequestCounts {
+        let mut sum = RequestCounts::default();
+        let slots = self.slots_of(span);
+        for requests in self.requests.get(&(slice.clone(), arm)).into_iter().flat_map(|h| h.values()) {
+            requests.slots.range(slots.clone()).for_each(|(_, counts)| sum.add(*counts));
+        }
+        sum
+    }
+
+    /// Request outcomes since the aggregator started, by slice and arm, in order.
+    pub fn requests_total(&self) -> BTreeMap<(Slice, Arm), RequestCounts> {
+        let total = |hosts: &ByHost<HostRequests>| {
+            let mut sum = RequestCounts::default();
+            hosts.values().for_each(|requests| sum.add(requests.total));
+            sum
+        };
+        self.requests.iter().map(|(key, hosts)| (key.clone(), total(hosts))).collect()
+    }
+
+    /// The newest reading of every gauge.
+    pub fn gauges(&self) -> impl Iterator<Item = (&Host, &str, f64, UnixNanos)> {
+        self.gauges.iter().map(|((host, name), (value, at))| (&**host, &**name, *value, *at))
+    }
+
+    fn selected<'a>(
+        &'a self,
+        selection: &'a Selection,
+    ) -> impl Iterator<Item = (&'a Arc<Host>, &'a HostSeries)> {
+        // A question about one series must not walk them all.
+        let one = match (&selection.slice, selection.stage, selection.arm) {
+            (Some(slice), Some(stage), Some(arm)) => {
+                let key = SeriesKey { slice: slice.clone(), stage, arm };
+                Some(self.series.get_key_value(&key))
+            }
+            _ => None,
+        };
+        let all = if one.is_some() { None } else { Some(self.series.iter()) };
+        one.flatten()
+            .into_iter()
+            .chain(all.into_iter().flatten())
+            .filter(|(key, _)| selection.admits(key))
+            .flat_map(|(_, hosts)| hosts.iter())
+            .filter(|(host, _)| selection.admits_host(host))
+    }
+
+    const fn slot_of(&self, event: UnixNanos) -> u64 {
+        event.0 / self.base.0
+    }
+
+    fn slots_of(&self, span: Span) -> std::ops::Range<u64> {
+        let first = span.from.0.div_ceil(self.base.0);
+        first..span.to.0.div_ceil(self.base.0).max(first)
+    }
+
+    const fn oldest_slot(&self, now: UnixNanos) -> u64 {
+        self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1)
+    }
+
+    const fn sealed_before(&self, now: UnixNanos) -> u64 {
+        self.slot_of(now.minus(self.lateness))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lens_hist::{Quantile, Sparse};
+    use proptest::prelude::*;
+
+    const BASE: Nanos = Nanos::from_secs(5);
+    const LATENESS: Nanos = Nanos::from_secs(60);
+
+    fn key(stage: Stage) -> SeriesKey {
+        SeriesKey { slice: Slice::new("backend", "rust", "large").unwrap(), stage, arm: Arm::Baseline }
+    }
+
+    fn host(name: &str) -> Host {
+        Host { agent: AgentName::new("a1").unwrap(), instance: InstanceName::new(name).unwrap() }
+    }
+
+    fn at(secs: u64) -> UnixNanos {
+        UnixNanos(secs * 1_000_000_000)
+    }
+
+    fn put(windows: &mut Windows, name: &str, event: u64, now: u64, values: &[u64]) -> Merged {
+        let mut bytes = Vec::new();
+        block::encode(&values.iter().copied().collect::<Sparse>(), &mut bytes);
+        let (block, _) = BlockRef::parse(&bytes).unwrap();
+        let host = windows.host(&host(name));
+        windows.merge(&key(Stage::A), &host, at(event), &block, at(now)).unwrap()
+    }
+
+    fn total(windows: &Windows, span: Span) -> u64 {
+        let mut counts = Counts::new();
+        windows.sum(&Selection::default(), span, &mut counts);
+        counts.total()
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_arrival_gives_the_same_counts(
+            mut deltas in prop::collection::vec((0_u64..300, 1_u64..1 << 30), 1..60),
+            seed in any::<u64>(),
+        ) {
+            let fill = |deltas: &[(u64, u64)]| {
+                let mut windows = Windows::new(BASE, LATENESS);
+                for (event, value) in deltas {
+                    put(&mut windows, if value % 2 == 0 { "x" } else { "y" }, *event, 300, &[*value]);
+                    if value % 7 == 0 {
+                        windows.advance(at(300));
+                    }
+                }
+                let mut counts = Counts::new();
+                windows.sum(&Selection::default(), Span::ALL, &mut counts);
+                let mut steps = Vec::new();
+                windows.steps(&Selection::default(), Span { from: at(0), to: at(300) }, BASE, |t, c| {
+                    steps.push((t, c.total(), c.quantile(Quantile::P50).bucket_low));
+                });
+                (counts, steps)
+            };
+            let forward = fill(&deltas);
+            let length = deltas.len();
+            deltas.rotate_left(usize::try_from(seed % length as u64).unwrap());
+            deltas.reverse();
+            prop_assert_eq!(forward.0.total(), length as u64);
+            prop_assert_eq!(forward, fill(&deltas));
+        }
+    }
+
+    #[test]
+    fn a_late_delta_corrects_its_own_slot() {
+        let mut windows = Windows::new(BASE, LATENESS);
+        assert_eq!(put(&mut windows, "x", 100, 101, &[5, 6]), Merged::InTime);
+        windows.advance(at(200));
+        assert_eq!(put(&mut windows, "x", 102, 200, &[7]), Merged::Late);
+        windows.advance(at(200));
+        assert_eq!(total(&windows, Span { from: at(100), to: at(105) }), 3);
+        assert_eq!(total(&windows, Span { from: at(105), to: at(205) }), 0);
+    }
+
+    #[test]
+    fn what_is_older_than_the_ring_stays_in_the_totals() {
+        let mut windows = Windows::new(BASE, LATENESS);
+        put(&mut windows, "x", 100, 100, &[5]);
+        windows.advance(at(100 + 3_600));
+        assert_eq!(total(&windows, Span::ALL), 0);
+        assert_eq!(put(&mut windows, "x", 100, 3_700, &[5]), Merged::BeyondRing);
+        assert_eq!(windows.series()[&key(Stage::A)].merged_total, 2);
+        let mut lifetime = Counts::new();
+        windows.lifetime(&Selection::default(), &mut lifetime);
+        assert_eq!(lifetime.total(), 2);
+    }
+
+    #[test]
+    fn a_delta_from_the_future_is_refused_whole() {
+        let mut windows = Windows::new(BASE, LATENESS);
+        let mut bytes = Vec::new();
+        block::encode(&[5_u64].into_iter().collect::<Sparse>(), &mut bytes);
+        let (block, _) = BlockRef::parse(&bytes).unwrap();
+        let host = windows.host(&host("x"));
+        let error = windows.merge(&key(Stage::A), &host, at(111), &block, at(100)).unwrap_err();
+        assert_eq!(error, MergeError::Future { ahead: Nanos::from_secs(11) });
+        assert!(windows.series().is_empty());
+        assert!(windows.merge(&key(Stage::A), &host, at(110), &block, at(100)).is_ok());
+    }
+
+    #[test]
+    fn hosts_stay_apart_and_add_up() {
+        let mut windows = Windows::new(BASE, LATENESS);
+        put(&mut windows, "x", 10, 10, &[1, 2, 3]);
+        put(&mut windows, "y", 10, 10, &[4]);
+        let mut counts = Counts::new();
+        let selection = Selection { host: Some(host("y")), ..Selection::series(&key(Stage::A)) };
+        windows.sum(&selection, Span::ALL, &mut counts);
+        assert_eq!(counts.total(), 1);
+        assert_eq!(windows.series()[&key(Stage::A)].merged_total, 4);
+        assert_eq!(windows.series()[&key(Stage::A)].hosts.len(), 2);
+    }
+}
