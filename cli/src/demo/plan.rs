@@ -1,0 +1,181 @@
+//! What the demo runs and with which settings: directories, certificates, command lines.
+
+use std::path::{Path, PathBuf};
+
+use lens_benches::node::Corpus;
+use lens_model::SpiffeId;
+use lens_service::certs::{self, Subject};
+
+use super::{Args, Failure};
+
+/// The two hosts, each with an agent of its own.
+pub(crate) const HOSTS: [&str; 2] = ["1", "2"];
+
+/// One search node of the demo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodePlan {
+    /// Its name.
+    pub name: &'static str,
+    /// The host it runs on.
+    pub host: &'static str,
+    /// The arm it serves.
+    pub arm: &'static str,
+    /// The version it says it runs.
+    pub version: &'static str,
+    /// Its share of the queries, compared with the others.
+    pub weight: u32,
+}
+
+/// Two baseline nodes on two hosts and one canary beside the second.
+pub(crate) const NODES: [NodePlan; 3] = [
+    NodePlan { name: "node-1", host: "1", arm: "baseline", version: "1.4.2", weight: 2 },
+    NodePlan { name: "node-2", host: "2", arm: "baseline", version: "1.4.2", weight: 2 },
+    NodePlan { name: "node-3", host: "2", arm: "canary", version: "1.5.0-rc.1", weight: 1 },
+];
+
+/// Days the demo's certificates are good for.
+const CERT_DAYS: u32 = 2;
+
+/// Directories and settings of one demo.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    dir: PathBuf,
+    segments: PathBuf,
+    keep: bool,
+    corpus: Vec<PathBuf>,
+    http: String,
+}
+
+fn usage(what: impl std::fmt::Display) -> Failure {
+    Failure::Usage(what.to_string())
+}
+
+impl Plan {
+    /// Makes directories and certificates, and checks what can be checked before anything runs.
+    pub(crate) fn new(args: &Args) -> Result<Self, Failure> {
+        let corpus = match &args.corpus {
+            Some(dir) => {
+                std::fs::read_dir(dir).map_err(|error| {
+                    let dir = dir.display();
+                    usage(format!("--corpus {dir}: {error}: name a directory of source files"))
+                })?;
+                vec![dir.clone()]
+            }
+            None => Corpus::default_dirs(&std::env::current_dir().map_err(usage)?),
+        };
+        // Told now, in one sentence, rather than by a child's log.
+        std::net::TcpListener::bind(args.http).map_err(|error| {
+            let http = args.http;
+            usage(format!(
+                "--http {http}: {error}: stop what listens there, or choose another port"
+            ))
+        })?;
+        let unique = format!("lens-demo-{}", std::process::id());
+        let dir = args.keep.clone().unwrap_or_else(|| std::env::temp_dir().join(&unique));
+        let shared = Path::new("/dev/shm");
+        let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+        let plan = Self {
+            segments: base.join(format!("{unique}-segments")),
+            keep: args.keep.is_some(),
+            corpus,
+            http: args.http.to_string(),
+            dir,
+        };
+        for dir in [&plan.dir, &plan.segments] {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                usage(format!("{}: {error}: choose another with --keep", dir.display()))
+            })?;
+        }
+        if let Err(error) = plan.make_certificates() {
+            plan.clean();
+            return Err(error);
+        }
+        Ok(plan)
+    }
+
+    fn certs(&self) -> PathBuf {
+        self.dir.join("certs")
+    }
+
+    fn make_certificates(&self) -> Result<(), Failure> {
+        let dir = self.certs();
+        certs::init(&dir, CERT_DAYS).map_err(usage)?;
+        let server = Subject::Server(vec!["localhost".into(), "127.0.0.1".into()]);
+        certs::issue(&dir, "server", &server, CERT_DAYS, false).map_err(usage)?;
+        for host in HOSTS {
+            let id: SpiffeId =
+                format!("spiffe://lens.demo/agent/agent-{host}").parse().map_err(usage)?;
+            let name = format!("agent-{host}");
+            certs::issue(&dir, &name, &Subject::Agent(id), CERT_DAYS, false).map_err(usage)?;
+        }
+        Ok(())
+    }
+
+    /// Where logs go.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn segments(&self, host: &str) -> PathBuf {
+        self.segments.join(format!("host-{host}"))
+    }
+
+    fn identity(&self, name: &str) -> Vec<(&'static str, String)> {
+        let file = |name: String| self.certs().join(name).display().to_string();
+        vec![
+            ("identity.cert", file(format!("{name}.pem"))),
+            ("identity.key", file(format!("{name}.key"))),
+            ("identity.ca", file("ca.pem".into())),
+        ]
+    }
+
+    /// The aggregator's command line.
+    pub(crate) fn aggregator(&self) -> Vec<String> {
+        let mut settings = self.identity("server");
+        settings.push(("quic.listen", "127.0.0.1:0".into()));
+        settings.push(("http.listen", self.http.clone()));
+        command("aggregator", &settings)
+    }
+
+    /// An agent's command line.
+    pub(crate) fn agent(&self, host: &str, quic: &str) -> Vec<String> {
+        let mut settings = self.identity(&format!("agent-{host}"));
+        settings.push(("segments.dir", self.segments(host).display().to_string()));
+        settings.push(("aggregator.endpoints", quic.to_owned()));
+        settings.push(("admin.listen", "127.0.0.1:0".into()));
+        settings.push(("node.name", format!("host-{host}")));
+        command("agent", &settings)
+    }
+
+    /// A search node's command line.
+    pub(crate) fn node(&self, node: NodePlan, args: &Args) -> Vec<String> {
+        let mut line = vec!["node".to_owned()];
+        let mut flag = |name: &str, value: String| line.extend([name.to_owned(), value]);
+        for dir in &self.corpus {
+            flag("--corpus", dir.display().to_string());
+        }
+        flag("--listen", "127.0.0.1:0".into());
+        flag("--segment-dir", self.segments(node.host).display().to_string());
+        flag("--instance", node.name.into());
+        flag("--arm", node.arm.into());
+        flag("--node-version", node.version.into());
+        for regression in &args.regress {
+            flag("--regress", regression.to_string());
+        }
+        line
+    }
+
+    /// Removes what the demo made, except what was asked to be kept.
+    pub(crate) fn clean(&self) {
+        // What cannot be removed is in a temporary directory and harms nobody.
+        std::fs::remove_dir_all(&self.segments).ok();
+        if !self.keep {
+            std::fs::remove_dir_all(&self.dir).ok();
+        }
+    }
+}
+
+fn command(role: &str, settings: &[(&str, String)]) -> Vec<String> {
+    let sets = settings.iter().flat_map(|(key, value)| ["--set".into(), format!("{key}={value}")]);
+    std::iter::once(role.to_owned()).chain(sets).collect()
+}

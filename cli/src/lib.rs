@@ -1,0 +1,50 @@
+//! `lens`: the operator's command. It carries every role as a library and starts each as a
+//! process of its own, so that one build gives all that `lens demo` runs.
+#![forbid(unsafe_code)]
+
+mod certs;
+mod demo;
+mod role;
+mod status;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lens_service::exit::Exit;
+
+/// The operator's command of lens telemetry.
+///
+/// Exit codes: 0 done, 1 the answer is no, 2 usage or configuration, 3 a service could not be
+/// reached, 4 refused, 70 internal fault.
+#[derive(Parser, Debug)]
+#[command(name = "lens", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run everything on this machine: search nodes, agents, aggregator, real queries.
+    Demo(demo::Args),
+    /// Show an aggregator's health, series and agents.
+    Status(status::Args),
+    /// Make a certificate authority and issue certificates from it.
+    #[command(subcommand)]
+    Certs(certs::Command),
+    /// Run one role in this process, as `lens demo` starts it.
+    #[command(subcommand, hide = true)]
+    Role(role::Role),
+}
+
+/// Parses the process's arguments and runs what they ask for.
+pub fn main() -> ExitCode {
+    let exit: Exit = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Certs(command) => certs::run(&command),
+        Command::Role(role) => role::run(role),
+    };
+    exit.into()
+}

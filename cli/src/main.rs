@@ -1,0 +1,8 @@
+//! The `lens` program.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lens_cli::main()
+}

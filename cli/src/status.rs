@@ -1,0 +1,77 @@
+//! `lens status`: an aggregator's health, series and agents, once.
+
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use lens_service::exit::Exit;
+use serde_json::Value;
+
+use crate::demo::snapshots;
+use crate::terminal;
+
+/// Longest the aggregator is waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Whom to ask.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Args {
+    /// The aggregator's HTTP address.
+    #[arg(long, default_value = "http://127.0.0.1:3000", env = "LENS_URL")]
+    url: String,
+    /// Print the snapshot as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks, prints, and answers: 0 healthy, 1 not, 3 unreachable.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub(crate) fn run(args: &Args) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("lens status: no runtime: {error}");
+            return Exit::Internal;
+        }
+    };
+    // A timer is made inside the runtime that drives it.
+    let asked = async { tokio::time::timeout(ANSWER_MAX, snapshots::first(&args.url)).await };
+    let asked = runtime.block_on(asked);
+    let snapshot = match asked {
+        Ok(Ok(snapshot)) => snapshot,
+        Ok(Err(error)) => {
+            eprintln!("lens status: {}: {error}: is an aggregator running there?", args.url);
+            return Exit::Unreachable;
+        }
+        Err(_) => {
+            let secs = ANSWER_MAX.as_secs();
+            eprintln!("lens status: {} did not answer within {secs} s", args.url);
+            return Exit::Unreachable;
+        }
+    };
+    if args.json {
+        println!("{snapshot}");
+    } else {
+        print(&snapshot);
+    }
+    let healthy = snapshot["health"]["status"] == "healthy";
+    if healthy { Exit::Done } else { Exit::No }
+}
+
+#[allow(clippy::print_stdout)]
+fn print(snapshot: &Value) {
+    let health = &snapshot["health"];
+    let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
+    println!("{}: {}", text(&health["status"]), text(&health["summary"]));
+    for line in terminal::table(snapshot, terminal::wants_colour()) {
+        println!("{line}");
+    }
+    for agent in snapshot["agents"].as_array().into_iter().flatten() {
+        let state = if agent["connected"] == true { "connected" } else { "gone" };
+        println!(
+            "agent {}: {state}, {} samples, lag {}",
+            text(&agent["name"]),
+            terminal::count(agent["samples"].as_u64().unwrap_or(0)),
+            terminal::latency(agent["lag_ms"].as_f64()),
+        );
+    }
+}

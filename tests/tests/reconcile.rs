@@ -1,0 +1,220 @@
+//! What nodes recorded is what the aggregator merged, series by series, to the last sample.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage};
+use lens_segment::{Harvest, ReadPolicy, Recorder, SegmentReader};
+use rand::RngExt;
+use world::{Process, Tally, World, choices, holds, http, latency, recorder, same, slice, until};
+
+/// What threads recorded through one recorder: samples by series, requests by slice and arm.
+#[derive(Default)]
+struct Recorded {
+    samples: Tally,
+    requests: BTreeMap<(Slice, Arm), (u64, u64)>,
+}
+
+impl Recorded {
+    fn add(&mut self, other: Self) {
+        for (key, count) in other.samples {
+            *self.samples.entry(key).or_default() += count;
+        }
+        for (key, (ok, error)) in other.requests {
+            let held = self.requests.entry(key).or_default();
+            *held = (held.0 + ok, held.1 + error);
+        }
+    }
+}
+
+/// Records from one thread until `end`, in short bursts over every slice, stage and arm.
+fn record(node: &Recorder, seed: u64, end: Instant) -> Recorded {
+    let mut rng = choices(seed);
+    let mut recorded = Recorded::default();
+    while Instant::now() < end {
+        for language in ["rust", "go", "python"] {
+            let arm = Arm::ALL[rng.random_range(0..2)];
+            let requests = node.requests_for(slice(language), arm).unwrap();
+            for stage in [Stage::A, Stage::B, Stage::E2e] {
+                let series = node.series_in_arm(slice(language), stage, arm).unwrap();
+                let burst = rng.random_range(1..40);
+                (0..burst).for_each(|_| series.record(latency(&mut rng)));
+                *recorded.samples.entry(series.key().clone()).or_default() += burst;
+            }
+            let held = recorded.requests.entry((slice(language), arm)).or_default();
+            if rng.random_bool(0.1) {
+                requests.error();
+                held.1 += 1;
+            } else {
+                requests.ok();
+                held.0 += 1;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    recorded
+}
+
+/// Requests that were counted at all: a counter that is registered and never used is no fact.
+fn counted(
+    requests: BTreeMap<(Slice, Arm), (u64, u64)>,
+) -> BTreeMap<(Slice, Arm), (u64, u64)> {
+    requests.into_iter().filter(|(_, counts)| *counts != (0, 0)).collect()
+}
+
+#[test]
+fn what_threads_record_while_agents_harvest_is_merged_to_the_last_sample() {
+    let world = World::new(&[]);
+    let agents = [world.agent("host-1", &[]), world.agent("host-2", &[])];
+    let nodes = [
+        recorder(&agents[0].segments, "node-1"),
+        recorder(&agents[0].segments, "node-2"),
+        recorder(&agents[1].segments, "node-3"),
+    ];
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut recorded = Recorded::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = nodes
+            .iter()
+            .zip(0_u64..)
+            .flat_map(|(node, n)| {
+                (0..3).map(move |t| scope.spawn(move || record(node, n * 10 + t, end)))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| recorded.add(thread.join().unwrap()));
+    });
+    nodes[0].gauge("span_coverage_percent").set(98.75);
+    nodes[2].gauge("ndcg_at_10").set(0.5);
+    assert_eq!(recorded.samples.len(), 3 * 3 * 2, "every series was recorded into");
+
+    world.until_merged(&recorded.samples);
+    until("requests", || same(counted(world.merged_requests()?), &recorded.requests));
+    until("gauges", || {
+        let (_, metrics) = http::get(world.http(), "/metrics")?;
+        let reading = |instance: &str, name: &str, value: &str| {
+            metrics.lines().any(|line| {
+                line.starts_with("lens_node_gauge{")
+                    && line.contains(&format!("\"{instance}\""))
+                    && line.contains(&format!("\"{name}\""))
+                    && line.ends_with(&format!(" {value}"))
+            })
+        };
+        let all = reading("node-1", "span_coverage_percent", "98.75")
+            && reading("node-3", "ndcg_at_10", "0.5");
+        holds(all, &metrics)
+    });
+    // Both hosts' samples stand under their own names, and add up.
+    let total: u64 = recorded.samples.values().sum();
+    let of = |agent| world.seen(agent).unwrap()["samples"].as_u64().unwrap();
+    assert_eq!(of("host-1") + of("host-2"), total);
+    // Harvests that find nothing add nothing.
+    let harvests = |at: usize| agents[at].status().unwrap()["harvest"]["harvests_total"].as_u64();
+    let before = harvests(0).unwrap();
+    until("further harvests", || holds(harvests(0) > Some(before + 5), &before));
+    assert_eq!(world.merged().unwrap(), recorded.samples);
+}
+
+#[test]
+fn a_segment_older_than_its_agent_is_harvested_from_its_first_sample() {
+    let world = World::new(&[]);
+    let segments = world.dir().join("host-1-segments");
+    let node = recorder(&segments, "node-1");
+    let series = node.series(slice("rust"), Stage::B).unwrap();
+    (0..1_000).for_each(|n| series.record(1_000_000 + n));
+    let agent = world.agent("host-1", &[]);
+    let key = series.key().clone();
+    world.until_merged(&Tally::from([(key.clone(), 1_000)]));
+    (0..234).for_each(|n| series.record(2_000_000 + n));
+    world.until_merged(&Tally::from([(key, 1_234)]));
+    assert_eq!(agent.status().unwrap()["segments"][0]["state"], "live");
+}
+
+#[test]
+fn the_segment_of_a_node_that_ended_is_drained_and_removed() {
+    let world = World::new(&[]);
+    let agent = world.agent("host-1", &[]);
+    let node = recorder(&agent.segments, "node-1");
+    let path = node.path().to_owned();
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    let key = series.key().clone();
+    until("segment found", || {
+        let status = agent.status()?;
+        holds(status["segments"][0]["instance"] == "node-1", &status["segments"])
+    });
+    (0..500).for_each(|n| series.record(1_000 + n));
+    node.requests().ok();
+    drop((series, node));
+    until("segment removed", || holds(!path.exists(), &path));
+    world.until_merged(&Tally::from([(key, 500)]));
+    until("requests", || {
+        let everything = (Slice::new("all", "all", "all").unwrap(), Arm::Baseline);
+        same(counted(world.merged_requests()?), &BTreeMap::from([(everything, (1, 0))]))
+    });
+    until("segment forgotten", || {
+        let status = agent.status()?;
+        holds(status["segments"].as_array().is_some_and(Vec::is_empty), &status["segments"])
+    });
+}
+
+/// Where the recording child is told what to do, and where it says how far it is.
+const CHILD_DIR: &str = "LENS_TESTS_CHILD_DIR";
+const CHILD_PROGRESS: &str = "LENS_TESTS_CHILD_PROGRESS";
+
+#[test]
+#[ignore = "the process that the next test starts and kills"]
+fn recording_child() {
+    let (Ok(dir), Ok(progress)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_PROGRESS)) else {
+        return;
+    };
+    let progress = File::create(progress).unwrap();
+    let node = recorder(Path::new(&dir), "node-1");
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    // What it is about to record, and then what it has: killed in between, either may be true.
+    for count in 1..u64::MAX {
+        progress.write_all_at(&count.to_le_bytes(), 0).unwrap();
+        series.record(latency(&mut choices(count)));
+        progress.write_all_at(&count.to_le_bytes(), 8).unwrap();
+    }
+}
+
+#[test]
+fn a_node_killed_while_recording_loses_nothing_and_leaves_nothing_behind() {
+    let world = World::new(&[]);
+    let agent = world.agent("host-1", &[]);
+    std::fs::create_dir_all(&agent.segments).unwrap();
+    let progress = world.dir().join("progress");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["recording_child", "--exact", "--ignored", "--nocapture"]);
+    child.env(CHILD_DIR, &agent.segments).env(CHILD_PROGRESS, &progress);
+    let mut child = Process::start("child", world.dir(), child);
+    let path = until("segment", || {
+        let found = lens_segment::scan(&agent.segments).map_err(|error| error.to_string())?;
+        found.paths.into_iter().next().ok_or("none".into())
+    });
+    // A second reader holds the file from before the kill: what is in it is the truth.
+    let mut truth = SegmentReader::open(&path, &ReadPolicy::default()).unwrap();
+    let key = SeriesKey { slice: slice("rust"), stage: Stage::A, arm: Arm::Baseline };
+    until("some were merged", || {
+        let merged = world.merged()?.get(&key).copied().unwrap_or(0);
+        holds(merged > 1_000, &merged)
+    });
+    child.kill();
+    until("segment removed", || holds(!path.exists(), &path));
+
+    let mut harvest = Harvest::default();
+    truth.harvest(Nanos::from_secs(60), &mut harvest).unwrap();
+    let recorded = harvest.series[0].counts.total();
+    world.until_merged(&Tally::from([(key, recorded)]));
+    let said = std::fs::read(&progress).unwrap();
+    let number = |at: usize| u64::from_le_bytes(said[at..at + 8].try_into().unwrap());
+    let (begun, done) = (number(0), number(8));
+    assert!((done..=begun).contains(&recorded), "{done} ≤ {recorded} ≤ {begun}");
+    assert!(agent.segment_files().is_empty(), "{:?}", agent.segment_files());
+}
