@@ -3,6 +3,7 @@
 //! The only file of the agent that holds a socket. What is said over it is [`crate::ship`]'s
 //! business; this connects, moves bytes both ways and measures time.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,7 @@ use lens_service::time::unix_now;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
-use thiserror::Error;
+use quinn::{ClientConfig, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -55,7 +55,7 @@ pub struct SharedSpool {
 }
 
 /// Why a connection could not be made or ended.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// The endpoint's name has no address.
@@ -244,10 +244,10 @@ async fn handshake(
     let server_name = config.server_name.as_deref().unwrap_or(host);
     let connection = endpoint
         .connect_with(client, address, server_name)
-        .map_err(|error| fail(error.to_string()))?
+        .map_err(|error| fail(told(&error)))?
         .await
-        .map_err(|error| fail(error.to_string()))?;
-    let lost = |error: &dyn std::fmt::Display| fail(error.to_string());
+        .map_err(|error| fail(told(&error)))?;
+    let lost = |error: &(dyn Error + 'static)| fail(told(error));
     let (mut send, mut receive) = connection.open_bi().await.map_err(|e| lost(&e))?;
     let mut hello = Hello::new(
         config.identity.agent.clone(),
@@ -272,6 +272,46 @@ async fn handshake(
         }
     };
     Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome })
+}
+
+/// What an error says, what caused it, and what an operator can do about it.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut remedy = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        remedy = remedy.or_else(|| remedy_of(error.downcast_ref()?));
+        next = error.source();
+    }
+    if let Some(remedy) = remedy {
+        text.push_str(": ");
+        text.push_str(remedy);
+    }
+    text
+}
+
+/// What to do when a certificate was the reason.
+fn remedy_of(error: &ConnectionError) -> Option<&'static str> {
+    /// TLS alerts about certificates and their signatures (RFC 8446, section 6).
+    const ALERTS: [u64; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+    // QUIC carries an alert as 0x100 and its number (RFC 9001, section 4.8).
+    let of_certificate = |code: u64| ALERTS.iter().any(|alert| code == 0x100 + alert);
+    match error {
+        ConnectionError::ConnectionClosed(close) if of_certificate(close.error_code.into()) => Some(
+            "the aggregator does not accept this agent's certificate: identity.cert must be valid \
+             and issued by the authority that the aggregator holds agents against",
+        ),
+        ConnectionError::TransportError(error) if of_certificate(error.code.into()) => Some(
+            "the aggregator's certificate is not accepted: identity.ca must be the authority that \
+             issued it, and aggregator.server_name, or else the endpoint's host, a name in it",
+        ),
+        _ => None,
+    }
 }
 
 fn labels(pairs: &[(String, String)]) -> Labels {
@@ -328,7 +368,7 @@ impl Link {
             }
             tokio::select! {
                 chunk = self.receive.read_chunk(64 << 10, true) => {
-                    let chunk = chunk.map_err(|error| LinkError::Lost(error.to_string()))?;
+                    let chunk = chunk.map_err(|error| LinkError::Lost(told(&error)))?;
                     let Some(chunk) = chunk else {
                         return Err(LinkError::Lost("closed by the aggregator".into()));
                     };
@@ -379,7 +419,7 @@ impl Link {
     }
 
     async fn write(&mut self, bytes: &[u8], status: &Status) -> Result<(), LinkError> {
-        self.send.write_all(bytes).await.map_err(|error| LinkError::Lost(error.to_string()))?;
+        self.send.write_all(bytes).await.map_err(|error| LinkError::Lost(told(&error)))?;
         Counters::add(&status.counters.bytes_sent_total, bytes.len() as u64);
         Ok(())
     }

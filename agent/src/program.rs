@@ -143,6 +143,16 @@ async fn serve(config: Config, settings: &Settings) -> Exit {
     let (tell_drained, drained) = Shutdown::manual();
     let link =
         tokio::spawn(link::run(Arc::clone(&config), shared.clone(), Arc::clone(&status), drained));
+    match lens_service::shutdown::hangups() {
+        Ok(mut hangups) => {
+            tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    info!("certificates are read anew with each connection; nothing else to reload");
+                }
+            });
+        }
+        Err(error) => warn!(%error, "SIGHUP cannot be handled"),
+    }
     let zone = settings.text("node.zone").unwrap_or_default();
     let harvester = Harvester::new(
         config.segments_dir.clone(),

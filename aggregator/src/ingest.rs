@@ -126,9 +126,10 @@ pub struct Stream {
     agent: AgentName,
     incarnation: Incarnation,
     dictionary: PeerDictionary,
-    /// Per series id: its host and key, or `None` when its slice is one too many.
+    /// Per series id: its host and key, or `None` when its slice or host is one too many.
     series: Vec<Option<(Arc<Host>, SeriesKey)>>,
-    hosts: Vec<Arc<Host>>,
+    /// Per instance id: its host, or `None` when it is one too many.
+    hosts: Vec<Option<Arc<Host>>>,
     refused: BTreeMap<&'static str, u64>,
 }
 
@@ -154,12 +155,12 @@ impl Stream {
         for id in new.instances {
             if let Some(instance) = self.dictionary.instance(id.into()) {
                 let host = Host { agent: self.agent.clone(), instance: instance.name.clone() };
-                self.hosts.push(ingest.state.windows.write().host(&host));
+                self.hosts.push(ingest.state.windows.write().host(&host).ok());
             }
         }
         for id in new.series {
             let entry = self.dictionary.series(id.into()).and_then(|series| {
-                let host = self.hosts.get(usize::from(series.instance))?;
+                let host = self.hosts.get(usize::from(series.instance))?.as_ref()?;
                 let admitted = ingest.admits(&series.key.slice);
                 admitted.then(|| (Arc::clone(host), series.key.clone()))
             });
@@ -175,7 +176,7 @@ impl Stream {
 
     /// Names of the instances this connection reports for.
     pub fn instances(&self) -> Vec<String> {
-        self.hosts.iter().map(|host| host.instance.to_string()).collect()
+        self.hosts.iter().flatten().map(|host| host.instance.to_string()).collect()
     }
 
     /// Samples left out so far, by reason.
@@ -219,7 +220,8 @@ impl Stream {
         let mut windows = ingest.state.windows.write();
         for (id, block) in delta.histograms() {
             let Some(Some((host, key))) = self.series.get(usize::from(id)) else {
-                *self.refused.entry("samples of slices past the cap").or_default() += block.total();
+                *self.refused.entry("samples of slices or hosts past the cap").or_default() +=
+                    block.total();
                 continue;
             };
             match windows.merge(key, host, event, &block, now) {
@@ -233,20 +235,25 @@ impl Stream {
                 }
             }
         }
+        let mut left_out = 0;
         for (id, ok, error) in delta.requests() {
-            if let Some(requests) = self.dictionary.requests(id)
-                && let Some(host) = self.hosts.get(usize::from(requests.instance))
-            {
-                let counts = RequestCounts { ok, error };
-                windows.merge_requests(&requests.slice, requests.arm, host, event, counts, now);
-            }
+            let taken = self.dictionary.requests(id).and_then(|requests| {
+                let host = self.hosts.get(usize::from(requests.instance))?.as_ref()?;
+                let (slice, arm, counts) =
+                    (&requests.slice, requests.arm, RequestCounts { ok, error });
+                windows.merge_requests(slice, arm, host, event, counts, now).ok()
+            });
+            left_out += u64::from(taken.is_none());
         }
         for (id, value) in delta.gauges() {
-            if let Some(gauge) = self.dictionary.gauge(id)
-                && let Some(host) = self.hosts.get(usize::from(gauge.instance))
-            {
-                windows.set_gauge(host, gauge.name.as_str(), value, event);
-            }
+            let taken = self.dictionary.gauge(id).and_then(|gauge| {
+                let host = self.hosts.get(usize::from(gauge.instance))?.as_ref()?;
+                windows.set_gauge(host, gauge.name.as_str(), value, event).ok()
+            });
+            left_out += u64::from(taken.is_none());
+        }
+        if left_out > 0 {
+            *self.refused.entry("requests or gauges past the cap").or_default() += left_out;
         }
         Counters::add(&ingest.state.counters.samples_merged_total, merged);
         late
@@ -382,7 +389,7 @@ mod tests {
         let bytes = frames(&mut names, 1, 0, &["rust", "go", "c"], &[5, 6]);
         assert_eq!(feed(&ingest, &mut stream, &bytes), Ok(Outcome::Accepted));
         assert_eq!(merged(&ingest), 4);
-        assert_eq!(stream.refused()["samples of slices past the cap"], 2);
+        assert_eq!(stream.refused()["samples of slices or hosts past the cap"], 2);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lens_model::limits::{CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
+use lens_model::limits::{AGENTS_MAX, CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
 use lens_model::{AgentName, Sequence, SpiffeId, TrustDomain};
 use lens_service::shutdown::Shutdown;
 use lens_service::time::unix_now;
@@ -116,6 +116,36 @@ fn transport() -> TransportConfig {
     transport
 }
 
+fn server_config(files: &IdentityFiles) -> Result<ServerConfig, TlsError> {
+    let crypto = tls::server(files, lens_wire::ALPN)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(Arc::new(transport()))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX)
+        .migration(false);
+    Ok(server)
+}
+
+/// Takes up renewed certificates for connections to come.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    endpoint: Endpoint,
+    files: IdentityFiles,
+}
+
+impl Renewal {
+    /// Reads the identity's files anew.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file at fault; the identity stays what it was.
+    pub fn renew(&self) -> Result<(), TlsError> {
+        self.endpoint.set_server_config(Some(server_config(&self.files)?));
+        Ok(())
+    }
+}
+
 impl Listener {
     /// Opens the socket.
     ///
@@ -127,15 +157,7 @@ impl Listener {
         trust_domain: Option<TrustDomain>,
         ingest: Arc<Ingest>,
     ) -> Result<Self, ListenError> {
-        let crypto = tls::server(files, lens_wire::ALPN)?;
-        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-        server
-            .transport_config(Arc::new(transport()))
-            .max_incoming(INCOMING_MAX)
-            .incoming_buffer_size(INCOMING_BYTES_MAX)
-            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX)
-            .migration(false);
-        let endpoint = Endpoint::server(server, address)
+        let endpoint = Endpoint::server(server_config(files)?, address)
             .map_err(|source| ListenError::Bind { address, source })?;
         ingest.state.listening.store(true, Ordering::Relaxed);
         Ok(Self {
@@ -153,6 +175,11 @@ impl Listener {
     /// The operating system's.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.endpoint.local_addr()
+    }
+
+    /// What takes up renewed certificates while this runs.
+    pub fn renewal(&self, files: &IdentityFiles) -> Renewal {
+        Renewal { endpoint: self.endpoint.clone(), files: files.clone() }
     }
 
     /// Accepts agents until shutdown, then tells them to come back later.
@@ -301,6 +328,12 @@ impl Taken {
             let text = format!("trust domain {} is not served here", identity.trust_domain);
             return refused(RefuseCode::Identity, text);
         }
+        let agents = self.ingest.state.agents.read();
+        if agents.len() >= AGENTS_MAX && !agents.contains_key(&hello.agent) {
+            let text = format!("{AGENTS_MAX} agents are known already");
+            return refused(RefuseCode::Capacity, text);
+        }
+        drop(agents);
         if let Some(code) = hello.refusal() {
             return refused(code, format!("bucket scheme {} is not known here", hello.scheme));
         }

@@ -114,6 +114,20 @@ async fn serve(config: Config) -> Exit {
     info!(quic, http = api, "lens-aggregator {}", env!("CARGO_PKG_VERSION"));
     // One line for a parent process that let the system choose ports.
     println!("{}", serde_json::json!({"event": "ready", "quic": quic, "http": api}));
+    match lens_service::shutdown::hangups() {
+        Ok(mut hangups) => {
+            let renewal = listener.renewal(&config.identity);
+            tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    match renewal.renew() {
+                        Ok(()) => info!("certificates read anew, for connections to come"),
+                        Err(error) => error!(%error, "certificates not renewed, the old ones stay"),
+                    }
+                }
+            });
+        }
+        Err(error) => error!(%error, "SIGHUP cannot be handled"),
+    }
     let listening = tokio::spawn(listener.run(shutdown.clone()));
     let ticking = tokio::spawn(tick(Arc::clone(&state), shutdown.clone()));
     let served = axum::serve(http, crate::api::router(Arc::clone(&state)))

@@ -6,14 +6,18 @@
 //! lifetime counts, so what fell out of the ring is still in the totals.
 //! Promise: the counts of any query are the exact sum of the deltas applied, in whatever order they
 //! came. Refusal: no clock and no I/O here; `now` is an argument.
-//! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts, `WINDOW_SLOTS_MAX` slots each.
+//! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts of `WINDOW_SLOTS_MAX` slots each, and as many
+//! hosts, request counters and gauges as their limits say; what is past them is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lens_hist::block::{self, BlockRef};
 use lens_hist::{Counts, PagedCounts};
-use lens_model::limits::{AGGREGATOR_SERIES_MAX, EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX};
+use lens_model::limits::{
+    AGGREGATOR_GAUGES_MAX, AGGREGATOR_HOSTS_MAX, AGGREGATOR_REQUESTS_MAX, AGGREGATOR_SERIES_MAX,
+    EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX,
+};
 use lens_model::{AgentName, Arm, InstanceName, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use thiserror::Error;
 
@@ -51,6 +55,14 @@ pub enum MergeError {
     /// The aggregator holds as many series as it may.
     #[error("{AGGREGATOR_SERIES_MAX} series are held already")]
     SeriesFull,
+    /// The aggregator holds as many of something else as it may.
+    #[error("{max} {what} are held already")]
+    Full {
+        /// `hosts`, `request counters` or `gauges`.
+        what: &'static str,
+        /// How many it may hold.
+        max: usize,
+    },
 }
 
 /// Which series a question is about; `None` means all.
@@ -200,6 +212,7 @@ pub struct Windows {
     series: HashMap<SeriesKey, ByHost<HostSeries>>,
     series_count: usize,
     requests: HashMap<(Slice, Arm), ByHost<HostRequests>>,
+    requests_count: usize,
     gauges: BTreeMap<(Arc<Host>, Box<str>), (f64, UnixNanos)>,
     hosts: HashMap<Host, Arc<Host>>,
 }
@@ -213,6 +226,7 @@ impl Windows {
             series: HashMap::new(),
             series_count: 0,
             requests: HashMap::new(),
+            requests_count: 0,
             gauges: BTreeMap::new(),
             hosts: HashMap::new(),
         }
@@ -224,13 +238,17 @@ impl Windows {
     }
 
     /// The one shared copy of a host's name.
-    pub fn host(&mut self, host: &Host) -> Arc<Host> {
+    ///
+    /// # Errors
+    /// [`MergeError::Full`] for a new one past `AGGREGATOR_HOSTS_MAX`.
+    pub fn host(&mut self, host: &Host) -> Result<Arc<Host>, MergeError> {
         if let Some(known) = self.hosts.get(host) {
-            return Arc::clone(known);
+            return Ok(Arc::clone(known));
         }
+        room("hosts", self.hosts.len(), AGGREGATOR_HOSTS_MAX)?;
         let shared = Arc::new(host.clone());
         self.hosts.insert(host.clone(), Arc::clone(&shared));
-        shared
+        Ok(shared)
     }
 
     /// Whether deltas of this event time can be taken now.
@@ -243,14 +261,6 @@ impl Windows {
             return Err(MergeError::Future { ahead });
         }
         Ok(())
-    }
-
-    /// Whether this many series × hosts more would fit, known ones not counted.
-    pub fn has_room(&self, host: &Host, keys: impl Iterator<Item = SeriesKey>) -> bool {
-        let fresh = keys
-            .filter(|key| self.series.get(key).is_none_or(|hosts| !hosts.contains_key(host)))
-            .count();
-        self.series_count + fresh <= AGGREGATOR_SERIES_MAX
     }
 
     /// Adds one histogram delta to the slot `event` falls in.
@@ -300,6 +310,9 @@ impl Windows {
     }
 
     /// Adds request outcomes to the slot `event` falls in.
+    ///
+    /// # Errors
+    /// [`MergeError::Full`] for a new counter past `AGGREGATOR_REQUESTS_MAX`.
     pub fn merge_requests(
         &mut self,
         slice: &Slice,
@@ -308,22 +321,41 @@ impl Windows {
         event: UnixNanos,
         counts: RequestCounts,
         now: UnixNanos,
-    ) {
+    ) -> Result<(), MergeError> {
         let (slot, oldest) = (self.slot_of(event), self.oldest_slot(now));
-        let hosts = self.requests.entry((slice.clone(), arm)).or_default();
-        let requests = hosts.entry(Arc::clone(host)).or_default();
+        let key = (slice.clone(), arm);
+        if self.requests.get(&key).is_none_or(|hosts| !hosts.contains_key(host)) {
+            room("request counters", self.requests_count, AGGREGATOR_REQUESTS_MAX)?;
+            self.requests_count += 1;
+        }
+        let requests = self.requests.entry(key).or_default().entry(Arc::clone(host)).or_default();
         requests.total.add(counts);
         if slot >= oldest {
             requests.slots.entry(slot).or_default().add(counts);
         }
+        Ok(())
     }
 
     /// Takes a gauge reading; an older one than is held changes nothing.
-    pub fn set_gauge(&mut self, host: &Arc<Host>, name: &str, value: f64, event: UnixNanos) {
-        let held = self.gauges.entry((Arc::clone(host), name.into())).or_insert((value, event));
+    ///
+    /// # Errors
+    /// [`MergeError::Full`] for a new gauge past `AGGREGATOR_GAUGES_MAX`.
+    pub fn set_gauge(
+        &mut self,
+        host: &Arc<Host>,
+        name: &str,
+        value: f64,
+        event: UnixNanos,
+    ) -> Result<(), MergeError> {
+        let key = (Arc::clone(host), Box::from(name));
+        if !self.gauges.contains_key(&key) {
+            room("gauges", self.gauges.len(), AGGREGATOR_GAUGES_MAX)?;
+        }
+        let held = self.gauges.entry(key).or_insert((value, event));
         if event >= held.1 {
             *held = (value, event);
         }
+        Ok(())
     }
 
     /// Seals what is past the allowed lateness and drops what is past the ring.
@@ -457,6 +489,11 @@ impl Windows {
     }
 }
 
+/// Whether one more fits.
+const fn room(what: &'static str, held: usize, max: usize) -> Result<(), MergeError> {
+    if held < max { Ok(()) } else { Err(MergeError::Full { what, max }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -482,7 +519,7 @@ mod tests {
         let mut bytes = Vec::new();
         block::encode(&values.iter().copied().collect::<Sparse>(), &mut bytes);
         let (block, _) = BlockRef::parse(&bytes).unwrap();
-        let host = windows.host(&host(name));
+        let host = windows.host(&host(name)).unwrap();
         windows.merge(&key(Stage::A), &host, at(event), &block, at(now)).unwrap()
     }
 
@@ -553,7 +590,7 @@ mod tests {
         let mut bytes = Vec::new();
         block::encode(&[5_u64].into_iter().collect::<Sparse>(), &mut bytes);
         let (block, _) = BlockRef::parse(&bytes).unwrap();
-        let host = windows.host(&host("x"));
+        let host = windows.host(&host("x")).unwrap();
         let error = windows.merge(&key(Stage::A), &host, at(111), &block, at(100)).unwrap_err();
         assert_eq!(error, MergeError::Future { ahead: Nanos::from_secs(11) });
         assert!(windows.series().is_empty());
@@ -571,5 +608,32 @@ mod tests {
         assert_eq!(counts.total(), 1);
         assert_eq!(windows.series()[&key(Stage::A)].merged_total, 4);
         assert_eq!(windows.series()[&key(Stage::A)].hosts.len(), 2);
+    }
+
+    #[test]
+    fn hosts_gauges_and_request_counters_are_refused_past_their_bounds() {
+        let mut windows = Windows::new(BASE, LATENESS);
+        let name = |n: usize| host(&format!("h{n}"));
+        let first = windows.host(&name(0)).unwrap();
+        for n in 1..AGGREGATOR_HOSTS_MAX {
+            windows.host(&name(n)).unwrap();
+        }
+        let full = |what, max| Err(MergeError::Full { what, max });
+        assert_eq!(windows.host(&name(AGGREGATOR_HOSTS_MAX)).map(|_| ()), full("hosts", 16_384));
+        assert!(windows.host(&name(0)).is_ok(), "a known host is not one more");
+        for n in 0..AGGREGATOR_GAUGES_MAX {
+            windows.set_gauge(&first, &n.to_string(), 1.0, at(1)).unwrap();
+        }
+        assert_eq!(windows.set_gauge(&first, "more", 1.0, at(1)), full("gauges", 65_536));
+        windows.set_gauge(&first, "0", 2.0, at(2)).unwrap();
+        let slice = |n: usize| Slice::new("backend", &format!("l{n}"), "large").unwrap();
+        let one = RequestCounts { ok: 1, error: 0 };
+        for n in 0..AGGREGATOR_REQUESTS_MAX {
+            let merged = windows.merge_requests(&slice(n), Arm::Canary, &first, at(1), one, at(1));
+            merged.unwrap();
+        }
+        let more = slice(AGGREGATOR_REQUESTS_MAX);
+        let refused = windows.merge_requests(&more, Arm::Canary, &first, at(1), one, at(1));
+        assert_eq!(refused, full("request counters", 65_536));
     }
 }

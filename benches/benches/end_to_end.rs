@@ -167,6 +167,10 @@ impl Spool for Feed {
         Incarnation(u128::from(std::process::id()))
     }
 
+    fn renew(&mut self, _: Incarnation) {
+        // A life ends when an aggregator has forgotten it; this one outlives the run.
+    }
+
     fn append(&mut self, _: Vec<Record>) -> Result<(), SpoolError> {
         Err(SpoolError::Full { frames: 0, bytes: 0 })
     }

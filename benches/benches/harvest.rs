@@ -66,8 +66,11 @@ impl Segment {
         let parent = if shm.is_dir() { shm } else { std::env::temp_dir() };
         let dir = tempfile::Builder::new().prefix("lens-bench-").tempdir_in(parent)?;
         let node = Node { service: "lens", version: "1", instance: "bench" };
-        let sizes =
-            RecorderOptions { shards: SHARDS, series_max: keys.len(), ..RecorderOptions::default() };
+        let sizes = RecorderOptions {
+            shards: SHARDS,
+            series_max: keys.len(),
+            ..RecorderOptions::default()
+        };
         let recorder = Recorder::create_with(dir.path(), node, sizes)?;
         let register = |key: &SeriesKey| recorder.series_in_arm(&key.slice, key.stage, key.arm);
         let series = keys.iter().map(register).collect::<Result<Vec<_>, _>>()?;

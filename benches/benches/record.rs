@@ -109,9 +109,8 @@ fn values_alone(
     let public = suite.case(Some(reference), count, |passes| {
         timed(|| each(passes, values, |value| series.record(value)))
     });
-    let otel_record = |passes| {
-        timed(|| each(passes, &seconds, |value| otel.record(value, &attributes)))
-    };
+    let otel_record =
+        |passes| timed(|| each(passes, &seconds, |value| otel.record(value, &attributes)));
     let otel_four = suite.case(Some(reference), count, otel_record);
     let public_otel = suite.case(Some(otel_four), count, |passes| {
         timed(|| each(passes, values, |value| series.record(value)))
@@ -355,4 +354,3 @@ impl PushMetricExporter for Nowhere {
         Temporality::Delta
     }
 }
-

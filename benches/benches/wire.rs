@@ -257,9 +257,8 @@ fn size(report: &mut Report, options: Options, samples: usize, bytes_max: f64) -
     let ours = all_bytes(&inputs.ours, |batch, out| encode_ours(&mut encoder, batch, out))?;
     let otlp = all_bytes(&inputs.otlp, |batch, out| encode_otlp(&names, batch, out))?;
     let (mut serializer, mut one) = (V2Serializer::new(), Vec::new());
-    let hdr = all_bytes(&inputs.hdr, |batch, out| {
-        encode_hdr(&mut serializer, batch, (&mut one, out))
-    })?;
+    let hdr =
+        all_bytes(&inputs.hdr, |batch, out| encode_hdr(&mut serializer, batch, (&mut one, out)))?;
     let dd = all_bytes(&inputs.dd, encode_dd_of)?;
     check(&ours, &otlp, samples)?;
 
@@ -297,8 +296,7 @@ fn size(report: &mut Report, options: Options, samples: usize, bytes_max: f64) -
     let hdr_merge = over(s, Some(otlp_merge), &hdr, |bytes| {
         merge_hdr(&mut deserializer, bytes, &mut hdr_windows)
     });
-    let dd_encode =
-        over(s, Some(otlp_encode), &inputs.dd, |batch| encode_dd(batch, &mut dd_out));
+    let dd_encode = over(s, Some(otlp_encode), &inputs.dd, |batch| encode_dd(batch, &mut dd_out));
     let dd_merge = over(s, Some(otlp_merge), &dd, |bytes| merge_dd(bytes, &mut dd_windows));
     let limit = options.pick(Duration::from_secs(16), Duration::from_millis(1_200));
     suite.run(options.pick(150, 8), limit);

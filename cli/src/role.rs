@@ -13,7 +13,8 @@ pub(crate) enum Role {
     Agent(ServiceArgs),
     /// lens-aggregator.
     Aggregator(ServiceArgs),
-    /// The reference search node.
+    /// The reference search node; it has a version of its own to give.
+    #[command(disable_version_flag = true)]
     Node(NodeArgs),
 }
 

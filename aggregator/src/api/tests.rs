@@ -52,21 +52,21 @@ pub(super) fn feed(
     let (block, _) = block::BlockRef::parse(&bytes).unwrap();
     let now = state.now();
     let mut windows = state.windows.write();
-    let host = windows.host(&host());
+    let host = windows.host(&host()).unwrap();
     windows.merge(key, &host, now.minus(Nanos::from_secs(ago)), &block, now).unwrap();
 }
 
 pub(super) fn feed_requests(state: &State, language: &str, arm: Arm, ok: u64, error: u64) {
     let now = state.now();
     let mut windows = state.windows.write();
-    let host = windows.host(&host());
-    windows.merge_requests(&slice(language), arm, &host, now, RequestCounts { ok, error }, now);
+    let host = windows.host(&host()).unwrap();
+    windows.merge_requests(&slice(language), arm, &host, now, RequestCounts { ok, error }, now).unwrap();
 }
 
 pub(super) fn feed_gauge(state: &State, name: &str, value: f64, at: UnixNanos) {
     let mut windows = state.windows.write();
-    let host = windows.host(&host());
-    windows.set_gauge(&host, name, value, at);
+    let host = windows.host(&host()).unwrap();
+    windows.set_gauge(&host, name, value, at).unwrap();
 }
 
 /// Values spread evenly between two latencies in milliseconds: every quantile is known.

@@ -73,6 +73,18 @@ pub const AUTOMATIC_SLICES_MAX: usize = 1_000;
 /// bound on its memory: about 1.3 GB when every one is busy.
 pub const AGGREGATOR_SERIES_MAX: usize = 65_536;
 
+/// Hosts (agent × instance) the aggregator tells apart.
+pub const AGGREGATOR_HOSTS_MAX: usize = 16_384;
+
+/// Request counters (slice × arm × host) the aggregator holds.
+pub const AGGREGATOR_REQUESTS_MAX: usize = 65_536;
+
+/// Gauges (name × host) the aggregator holds.
+pub const AGGREGATOR_GAUGES_MAX: usize = 65_536;
+
+/// Agents the aggregator remembers, connected or not.
+pub const AGENTS_MAX: usize = 16_384;
+
 /// Open 5 s slots kept per series and host: one hour.
 pub const WINDOW_SLOTS_MAX: usize = 720;
 

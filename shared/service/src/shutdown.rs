@@ -1,6 +1,7 @@
-//! Signals: the first SIGTERM or SIGINT drains, a second ends the process at once.
+//! Signals: the first SIGTERM or SIGINT drains, a second ends the process at once; SIGHUP asks for
+//! renewed certificates.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Tells tasks when to drain.
@@ -46,4 +47,12 @@ impl Shutdown {
         // A sender that is gone can never ask again: treated as the request itself.
         drop(draining.wait_for(|draining| *draining).await);
     }
+}
+
+/// Each SIGHUP from now on.
+///
+/// # Errors
+/// The operating system's, when the handler cannot be installed.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

@@ -15,6 +15,8 @@ const LIST_MAX: usize = 20;
 const PLANES_MAX: usize = 8;
 const CODE_PLANES: u8 = 20;
 const CODE_VARINTS: u8 = 28;
+
+const _: () = assert!(LIST_MAX * 6 <= 128);
 const GAP_ESCAPE: usize = 7;
 
 /// `SPREAD[b]` holds bit i of b in its byte i: a plane's byte becomes eight counts in one look-up.
@@ -96,8 +98,14 @@ impl Body<'_> {
     fn for_each(&self, mut each: impl FnMut(usize, u64)) {
         match *self {
             Body::List { samples, bits } => {
-                for sample in 0..samples {
-                    each(position(bits, sample), 1);
+                // At most 20 positions of six bits.
+                let mut bytes = [0_u8; 16];
+                bytes.iter_mut().zip(bits).for_each(|(to, from)| *to = *from);
+                let mut bits = u128::from_le_bytes(bytes);
+                for _ in 0..samples {
+                    #[allow(clippy::cast_possible_truncation)]
+                    each((bits & 63) as usize, 1);
+                    bits >>= 6;
                 }
             }
             Body::Planes(planes) => {
@@ -125,10 +133,12 @@ impl Body<'_> {
 
     /// Adds the counts to a page of a window that has room for them.
     #[inline]
-    fn merge_into(&self, page: &mut [u64; PAGE]) {
+    fn merge_into(&self, page: &mut [u32; PAGE]) {
         match *self {
             Body::Planes(planes) => add_planes(planes, page),
-            _ => self.for_each(|at, more| page[at] = page[at].wrapping_add(more)),
+            // There is room for the whole block: no count of it exceeds 32 bits.
+            #[allow(clippy::cast_possible_truncation)]
+            _ => self.for_each(|at, more| page[at] = page[at].wrapping_add(more as u32)),
         }
     }
 
@@ -168,7 +178,7 @@ impl Body<'_> {
 /// Adds the counts that bit planes hold, eight at a time, one byte each: at most eight planes, so
 /// none overflows.
 #[inline]
-fn add_planes(planes: &[u8], page: &mut [u64; PAGE]) {
+fn add_planes(planes: &[u8], page: &mut [u32; PAGE]) {
     let mut lanes = [0_u64; PAGE / 8];
     let (planes, _) = planes.as_chunks::<8>();
     for (weight, plane) in planes.iter().enumerate() {
@@ -178,17 +188,8 @@ fn add_planes(planes: &[u8], page: &mut [u64; PAGE]) {
     }
     let bytes = lanes.map(u64::to_le_bytes);
     for (count, more) in page.iter_mut().zip(bytes.as_flattened()) {
-        *count = count.wrapping_add(u64::from(*more));
+        *count = count.wrapping_add(u32::from(*more));
     }
-}
-
-/// The six-bit position number `sample` of a list.
-#[inline]
-fn position(bits: &[u8], sample: usize) -> usize {
-    let at = sample * 6;
-    let low = u16::from(bits[at / 8]);
-    let high = bits.get(at / 8 + 1).map_or(0, |byte| u16::from(*byte) << 8);
-    usize::from((low | high) >> (at % 8) & 63)
 }
 
 impl<'a> Pages<'a> {
@@ -304,21 +305,16 @@ pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
 }
 
 fn put_list(entries: &[(u16, u64)], length: usize, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + length, 0);
-    let mut at = 0;
+    // At most 20 positions of six bits.
+    let (mut bits, mut at) = (0_u128, 0);
     for &(index, count) in entries {
-        // Six bits from any bit of a byte: two bytes hold them.
-        let position = usize::from(index) % PAGE;
+        let position = u128::from(index) % PAGE as u128;
         for _ in 0..count {
-            let [low, high, ..] = (position << (at % 8)).to_le_bytes();
-            out[start + at / 8] |= low;
-            if high != 0 {
-                out[start + at / 8 + 1] |= high;
-            }
+            bits |= position << at;
             at += 6;
         }
     }
+    out.extend_from_slice(&bits.to_le_bytes()[..length]);
 }
 
 /// Bit `weight` of eight counts, one byte each, as the bits of one byte.

@@ -12,6 +12,9 @@ use crate::layout::SLOTS;
 use crate::paged::PagedCounts;
 use crate::sparse::Sparse;
 
+/// Bytes of the low part of most blocks; one less than a power of two.
+const NEAR: usize = 127;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spread<'a> {
     samples: usize,
@@ -107,40 +110,49 @@ impl<'a> Spread<'a> {
     }
 
     #[inline]
-    pub(super) fn for_each(&self, mut each: impl FnMut(usize)) {
+    pub(super) fn for_each(&self, each: impl FnMut(usize)) {
         if self.high.is_empty() {
-            (0..self.samples).for_each(|_| each(self.first));
-            return;
+            std::iter::repeat_n(self.first, self.samples).for_each(each);
+        } else if self.low.len() <= NEAR {
+            // Most blocks: a copy with zeroes behind, so that no read needs its bounds checked.
+            let mut near = [0_u8; NEAR + 4];
+            near[..self.low.len()].copy_from_slice(self.low);
+            self.walk(each, |byte| {
+                let at = byte % (NEAR + 1);
+                [near[at], near[at + 1], near[at + 2], near[at + 3]]
+            });
+        } else {
+            let byte = |at: usize| self.low.get(at).copied().unwrap_or(0);
+            self.walk(each, |at| match self.low.get(at..).and_then(<[u8]>::first_chunk) {
+                Some(four) => *four,
+                None => [byte(at), byte(at + 1), byte(at + 2), byte(at + 3)],
+            });
         }
-        // The last bytes of the low part with zeroes behind, so that four are read at once there
-        // too, and the position from which on they are used.
-        let tail_at = self.low.len().saturating_sub(3);
-        let mut tail = [0_u8; 8];
-        tail.iter_mut().zip(&self.low[tail_at..]).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Calls `each` with every index; `four` reads four bytes of the low part.
+    #[inline]
+    fn walk(&self, mut each: impl FnMut(usize), four: impl Fn(usize) -> [u8; 4]) {
         let bits = self.low_bits as usize;
         let mask = (1_u32 << bits) - 1;
-        let (mut start, mut at, mut sample) = (self.first, 0, 0);
+        let (mut start, mut at) = (self.first, 0);
         for mut ones in words(self.high) {
             while ones != 0 {
-                let high = start + ((ones.trailing_zeros() as usize) << bits);
+                let high = start.wrapping_add((ones.trailing_zeros() as usize) << bits);
                 ones &= ones - 1;
-                let byte = at / 8;
-                let (from, byte) =
-                    if byte < tail_at { (self.low, byte) } else { (&tail[..], byte - tail_at) };
-                let four = from.get(byte..byte + 4).and_then(|four| four.first_chunk());
-                let four = four.map_or(0, |four| u32::from_le_bytes(*four));
-                let low = (four >> (at % 8)) & mask;
-                each(high - (sample << bits) + low as usize);
-                sample += 1;
+                let low = (u32::from_le_bytes(four(at / 8)) >> (at % 8)) & mask;
+                each(high.wrapping_add(low as usize));
+                // Each one before stands for a sample, not for a step of the high value.
+                start = start.wrapping_sub(1 << bits);
                 at += bits;
             }
-            start += 64 << bits;
+            start = start.wrapping_add(64 << bits);
         }
     }
 
     /// Adds the samples to a window that has room for them.
     pub(super) fn merge_into(&self, window: &mut PagedCounts) {
-        self.for_each(|index| window.bump(index));
+        self.for_each(|index| window.bump(index, 1));
     }
 }
 
