@@ -201,11 +201,26 @@ fn stage_boundaries(
             at
         })
     });
+    // The next stage's work waits for the clock read, so that nothing of it is hidden behind work.
+    let serial = suite.case(Some(peer), STAGES, |passes| {
+        let mut timer = series.start();
+        let mut turn = false;
+        let marginal = work.marginal(passes, |at| {
+            let at = work.stage(at);
+            turn = !turn;
+            let took = timer.lap(if turn { next } else { series });
+            at ^ usize::from(took.0 == u64::MAX)
+        });
+        timer.stop();
+        marginal
+    });
     suite.run(options.pick(400, 20), options.pick(Duration::from_secs(20), Duration::from_secs(2)));
     report.plain("a stage's work, unmeasured", suite.measured(control).value, "ns");
     report.plain("two Instants and hdr 3, marginal", suite.measured(peer).value, "ns");
     let peer = "Instants and hdr 3";
     report.beside("lap, marginal", suite.measured(lap), peer, Some(Target::Ratio(0.20)));
+    let waited = suite.measured(serial);
+    report.beside("lap, marginal, next work waits for it", waited, peer, None);
     report.beside("start and stop, marginal", suite.measured(guard), peer, None);
     Ok(())
 }
@@ -222,7 +237,8 @@ impl Work {
         Self { chain: (0..len).map(|at| (at * 5 + 7) % len).collect() }
     }
 
-    #[inline(always)]
+    /// Never inlined: with and without a measurement around it, it is the same code.
+    #[inline(never)]
     fn stage(&self, mut at: usize) -> usize {
         let chain = &self.chain[..];
         for _ in 0..LOADS {

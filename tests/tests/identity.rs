@@ -64,7 +64,10 @@ fn an_agent_of_another_authority_is_kept_out_and_told_what_to_do() {
         assert!(told.contains(part), "{part:?} missing in {told:?}");
     }
     let status = agent.status().unwrap();
-    assert_eq!((&status["ready"], &status["connection"]["connected"]), (&false.into(), &false.into()));
+    assert_eq!(
+        (&status["ready"], &status["connection"]["connected"]),
+        (&false.into(), &false.into())
+    );
     let (code, reasons) = http::get(&agent.admin, "/readyz").unwrap();
     assert!(code == 503 && reasons.contains("identity.cert"), "{code} {reasons}");
     until("counted", || holds(counter(&world, "handshakes_failed_total") > 0, &"none"));

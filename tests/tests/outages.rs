@@ -176,6 +176,29 @@ fn an_agent_without_an_aggregator_ends_in_time_and_says_what_is_left() {
 }
 
 #[test]
+fn an_agent_on_an_aggregator_that_hangs_ends_in_time_and_nothing_is_counted_twice() {
+    let mut world = World::new(&[]);
+    let mut agent = world.agent("host-1", &[]);
+    let node = recorder(&agent.segments, "node-1");
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    (0..400).for_each(|n| series.record(1_000_000 + n));
+    world.until_merged(&tally(400));
+    agent.until_acknowledged();
+    world.aggregator().signal(Signal::STOP);
+    (0..100).for_each(|n| series.record(1_000_000 + n));
+    agent.process.terminate();
+    world.aggregator().signal(Signal::CONT);
+    // What was on the way when the agent gave up may arrive or not; its successor does not know.
+    let agent = world.start_agent("host-1", &[]);
+    agent.until_connected(true);
+    until_harvested(&agent);
+    let arrived = world.merged().unwrap()[&key()];
+    assert!([400, 500].contains(&arrived), "{arrived}");
+    (0..60).for_each(|n| series.record(1_000_000 + n));
+    world.until_merged(&tally(arrived + 60));
+}
+
+#[test]
 fn an_aggregator_that_is_asked_to_end_does_so_with_agents_and_readers_on_it() {
     let mut world = World::new(&[]);
     let agent = world.agent("host-1", &[]);

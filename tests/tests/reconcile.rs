@@ -3,7 +3,6 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,13 +12,15 @@ use std::time::{Duration, Instant};
 use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage};
 use lens_segment::{Harvest, ReadPolicy, Recorder, SegmentReader};
 use rand::RngExt;
-use world::{Process, Tally, World, choices, holds, http, latency, recorder, same, slice, until};
+use world::{
+    Outcomes, Process, Tally, World, choices, holds, http, latency, recorder, same, slice, until,
+};
 
 /// What threads recorded through one recorder: samples by series, requests by slice and arm.
 #[derive(Default)]
 struct Recorded {
     samples: Tally,
-    requests: BTreeMap<(Slice, Arm), (u64, u64)>,
+    requests: Outcomes,
 }
 
 impl Recorded {
@@ -63,9 +64,7 @@ fn record(node: &Recorder, seed: u64, end: Instant) -> Recorded {
 }
 
 /// Requests that were counted at all: a counter that is registered and never used is no fact.
-fn counted(
-    requests: BTreeMap<(Slice, Arm), (u64, u64)>,
-) -> BTreeMap<(Slice, Arm), (u64, u64)> {
+fn counted(requests: Outcomes) -> Outcomes {
     requests.into_iter().filter(|(_, counts)| *counts != (0, 0)).collect()
 }
 
@@ -155,7 +154,7 @@ fn the_segment_of_a_node_that_ended_is_drained_and_removed() {
     world.until_merged(&Tally::from([(key, 500)]));
     until("requests", || {
         let everything = (Slice::new("all", "all", "all").unwrap(), Arm::Baseline);
-        same(counted(world.merged_requests()?), &BTreeMap::from([(everything, (1, 0))]))
+        same(counted(world.merged_requests()?), &Outcomes::from([(everything, (1, 0))]))
     });
     until("segment forgotten", || {
         let status = agent.status()?;

@@ -43,8 +43,16 @@ fn settings(pairs: Vec<(String, String)>) -> Vec<String> {
 #[test]
 fn a_misspelt_key_is_answered_with_the_nearest_and_all_mistakes_at_once() {
     let args = [
-        "role", "agent", "--set", "harvest.intervall_ms=5", "--set", "harvest.interval_ms=99",
-        "--set", "admin.listen=here", "--set", "node.lables=a=b",
+        "role",
+        "agent",
+        "--set",
+        "harvest.intervall_ms=5",
+        "--set",
+        "harvest.interval_ms=99",
+        "--set",
+        "admin.listen=here",
+        "--set",
+        "node.lables=a=b",
     ];
     expect(
         &args,
@@ -130,7 +138,11 @@ fn an_aggregator_without_authentication_serves_loopback_only() {
     pairs.push(("http.listen".into(), "0.0.0.0:0".into()));
     pairs.push(("slices.known".into(), "backend/rust".into()));
     let pairs = settings(pairs);
-    expect(&role("aggregator", &pairs), 2, &["http.listen", "loopback", "slices.known", "three parts"]);
+    expect(
+        &role("aggregator", &pairs),
+        2,
+        &["http.listen", "loopback", "slices.known", "three parts"],
+    );
 }
 
 #[test]
@@ -178,7 +190,10 @@ fn a_good_configuration_checks_and_prints_and_reads_back() {
         let again = run(&["role", name, "--config", &file, "--print-config"]);
         let values = |output: &Output| {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         assert_eq!(values(&again), values(&printed));
         assert!(values(&printed).iter().any(|line| line.starts_with("cert = ")));
@@ -192,7 +207,11 @@ fn certificates_are_made_once_and_renewed_on_demand() {
     let dir = tempfile::tempdir().unwrap();
     let certs = dir.path().join("certs").display().to_string();
     let at = |args: &[&'static str]| {
-        [&["certs"][..], args, &["--dir"]].concat().iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()
+        [&["certs"][..], args, &["--dir"]]
+            .concat()
+            .iter()
+            .map(|a| (*a).to_owned())
+            .collect::<Vec<_>>()
     };
     let call = |args: &[&'static str], code: i32, parts: &[&str]| {
         let mut args = at(args);
@@ -226,7 +245,8 @@ fn certificates_are_made_once_and_renewed_on_demand() {
 fn certificates_made_by_hand_let_an_agent_in_and_renewal_is_taken_up() {
     let world = World::new(&[]);
     let dir = world.dir().display().to_string();
-    let issue = ["certs", "issue", "--agent", "host-1", "--trust-domain", "lens.test", "--dir", &dir];
+    let issue =
+        ["certs", "issue", "--agent", "host-1", "--trust-domain", "lens.test", "--dir", &dir];
     expect(&issue, 0, &[]);
     let agent = world.start_agent("host-1", &[]);
     agent.until_connected(true);
@@ -238,7 +258,11 @@ fn certificates_made_by_hand_let_an_agent_in_and_renewal_is_taken_up() {
 
 #[test]
 fn a_service_that_is_not_there_is_unreachable_and_that_is_said() {
-    expect(&["status", "--url", "http://127.0.0.1:1"], 3, &["http://127.0.0.1:1", "running there?"]);
+    expect(
+        &["status", "--url", "http://127.0.0.1:1"],
+        3,
+        &["http://127.0.0.1:1", "running there?"],
+    );
     expect(&["status", "--url", "http://127.0.0.1:1", "--json"], 3, &["http://127.0.0.1:1"]);
     // One that answers something else.
     let world = World::new(&[]);

@@ -49,8 +49,12 @@ pub fn router() -> Router<Arc<State>> {
 }
 
 async fn page(Extract(state): Extract<Arc<State>>, ask: HeaderMap) -> Response {
-    let document = render(&Snapshot::take(&state, state.now()));
-    answer(&ask, "text/html; charset=utf-8", document)
+    // Walks every series: off the threads that serve the network.
+    let work = tokio::task::spawn_blocking(move || render(&Snapshot::take(&state, state.now())));
+    match work.await {
+        Ok(document) => answer(&ask, "text/html; charset=utf-8", document),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn asset(ask: HeaderMap, kind: &'static str, body: &'static str) -> Response {

@@ -99,7 +99,7 @@ fn verdict(row: &Row) -> (Verdict, &'static str) {
         Verdict::Stale => (Verdict::Stale, "stale"),
         Verdict::Violation => (Verdict::Violation, "violation"),
         _ if row.slo_ok == Some(false) => (Verdict::Violation, "over limit"),
-        Verdict::InsufficientData => (Verdict::InsufficientData, "insufficient data"),
+        Verdict::InsufficientData => (Verdict::InsufficientData, "few samples"),
         Verdict::Ok => (Verdict::Ok, "ok"),
     }
 }
@@ -121,7 +121,7 @@ fn worst<'a>(rows: impl IntoIterator<Item = &'a Row>) -> (Verdict, &'static str)
         Verdict::InsufficientData => 2,
         Verdict::Ok => 3,
     };
-    let nothing = (Verdict::InsufficientData, "insufficient data");
+    let nothing = (Verdict::InsufficientData, "few samples");
     rows.into_iter().map(verdict).min_by_key(|(verdict, _)| rank(*verdict)).unwrap_or(nothing)
 }
 

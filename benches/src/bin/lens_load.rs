@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 use lens_benches::Quantiles;
+use lens_benches::load::agents::{self, AgentsError, AgentsReport};
+use lens_benches::load::agents_args::AgentsArgs;
 use lens_benches::load::commands::{RecordArgs, SearchArgs};
 use lens_benches::load::record::{self, RecordReport};
 use lens_benches::load::search::{self, SearchError, SearchReport};
@@ -39,6 +41,8 @@ enum Command {
     Record(RecordArgs),
     /// Send real queries to search nodes
     Search(SearchArgs),
+    /// Ship synthetic latencies to an aggregator as many agents would
+    Agents(AgentsArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
             },
             Command::Record(args) => record_command(args).await,
             Command::Search(args) => search_command(args).await,
+            Command::Agents(args) => agents_command(args).await,
         }
     })
 }
@@ -115,6 +120,26 @@ async fn search_command(args: SearchArgs) -> ExitCode {
             ExitCode::from(if report.failed + report.unsent > 0 { FAILED } else { 0 })
         }
         Err(error @ SearchError::Unreachable { .. }) => fail(UNREACHABLE, &error.to_string()),
+        Err(error) => fail(USAGE, &error.to_string()),
+    }
+}
+
+async fn agents_command(args: AgentsArgs) -> ExitCode {
+    let json = args.json;
+    let done = match args.into_load() {
+        Ok(load) => agents::run(load, interrupted()).await,
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(report) => {
+            if json {
+                print_json(&report)
+            } else {
+                print_agents(&report)
+            }
+            ExitCode::from(if report.is_complete() { 0 } else { FAILED })
+        }
+        Err(error @ AgentsError::Unreachable { .. }) => fail(UNREACHABLE, &error.to_string()),
         Err(error) => fail(USAGE, &error.to_string()),
     }
 }
@@ -200,4 +225,32 @@ fn print_search(report: &SearchReport) {
     for stage in &report.stages {
         println!("ran {}/{}/{}: {}", stage.slice, stage.stage, stage.arm, stage.count);
     }
+}
+
+fn print_agents(report: &AgentsReport) {
+    println!(
+        "seed {}  agents {} of {}  batches offered {}  sent {}  unsent {}  acknowledged {}  in {:.3} s{}",
+        report.seed,
+        report.connected,
+        report.agents,
+        report.batches_offered,
+        report.batches_sent,
+        report.batches_unsent,
+        report.batches_acknowledged,
+        report.elapsed_s,
+        if report.stopped_early { "  (stopped early)" } else { "" }
+    );
+    println!(
+        "samples sent {}  acknowledged {}  in {} series  bytes {}",
+        report.samples_sent,
+        report.samples_acknowledged,
+        report.series.len(),
+        report.bytes_sent
+    );
+    for (reason, agents) in &report.failures {
+        println!("failed {agents}: {reason}");
+    }
+    print_head("latency to the acknowledgement");
+    println!("{:<52} {}", "from the intended time", quantiles_line(&report.from_intended));
+    println!("{:<52} {}", "from the actual send", quantiles_line(&report.from_send));
 }

@@ -7,6 +7,10 @@
 //!
 //! Promise: the same seed gives the same schedule, the same latencies, the same choices.
 
+pub mod agents;
+pub mod agents_args;
+mod agents_link;
+mod agents_report;
 mod arrival;
 pub mod commands;
 mod distribution;

@@ -35,6 +35,8 @@
 //! ```
 
 // Off Linux nothing here exists: see docs/segment.md.
+#![cfg_attr(loom, allow(dead_code))]
+
 mod atomic;
 mod protocol;
 

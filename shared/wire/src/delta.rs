@@ -188,9 +188,7 @@ impl<'a> DeltaRef<'a> {
 
     /// Its histograms, by ascending id.
     pub fn histograms(&self) -> impl Iterator<Item = (SeriesId, BlockRef<'a>)> + use<'a> {
-        self.histograms
-            .iter(BlockRef::known)
-            .map(|(id, block)| (SeriesId(id), block))
+        self.histograms.iter(BlockRef::known).map(|(id, block)| (SeriesId(id), block))
     }
 
     /// Its request deltas, by ascending id: `(id, succeeded, failed)`.

@@ -32,6 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(40);
 /// Counts by series.
 pub type Tally = BTreeMap<SeriesKey, u64>;
 
+/// Requests by slice and arm: answered and failed.
+pub type Outcomes = BTreeMap<(Slice, Arm), (u64, u64)>;
+
 /// Asks until the answer is `Ok`, and panics with the last `Err` when the deadline passes.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -217,10 +220,10 @@ impl World {
         Ok(tally)
     }
 
-    /// Requests merged since the aggregator started, by slice and arm: ok and error.
-    pub fn merged_requests(&self) -> Result<BTreeMap<(Slice, Arm), (u64, u64)>, String> {
+    /// Requests merged since the aggregator started.
+    pub fn merged_requests(&self) -> Result<Outcomes, String> {
         let answer = http::json(&self.http, "/api/v1/slices")?;
-        let mut tally = BTreeMap::new();
+        let mut tally = Outcomes::new();
         for slice in answer["slices"].as_array().ok_or("no slices")? {
             let name: Slice = slice["slice"].as_str().unwrap_or_default().parse().unwrap();
             for requests in slice["requests"].as_array().ok_or("no requests")? {

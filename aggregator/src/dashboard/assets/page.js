@@ -8,7 +8,7 @@
   /** What a row says: its tail verdict, unless a limit of its stage is broken, which is worse. */
   const judged = (r) => {
     const v = r.verdict;
-    return v !== 'stale' && v !== 'violation' && r.slo_ok === false ? ['violation', 'over limit'] : [v, v.replace('_', ' ')];
+    return v !== 'stale' && v !== 'violation' && r.slo_ok === false ? ['violation', 'over limit'] : [v, v === 'insufficient_data' ? 'few samples' : v];
   };
   const overLimit = (r) => r.slo.filter((l) => l.state === 'violation');
   const why = (r) => [r.reason, ...overLimit(r).map((l) => `${l.quantile} is ${l.value_ms == null ? 'above range' : ms(l.value_ms)}, more than ${ms(l.limit_ms)}`)].join('; ');
@@ -174,7 +174,7 @@
       text($('h3', tile), slice);
       const all = of.map(judged).sort((a, b) => WORST.indexOf(a[0]) - WORST.indexOf(b[0]));
       attr(tile, 'data-v', all.length ? all[0][0] : 'insufficient_data');
-      badge($('header .v', tile), all[0] || ['insufficient_data', 'insufficient data']);
+      badge($('header .v', tile), all[0] || ['insufficient_data', 'few samples']);
       text($('header small', tile), `seen ${freshest(of)}`.replace('seen never', 'never seen'));
       let before = null;
       for (const r of of) { r.sub = r.arm === 'canary' && before === r.stage; before = r.stage; }
@@ -270,7 +270,7 @@
 
   let plot = null;
   /** The bounds in ms of the bucket `i` of a stepped reply. */
-  const edge = (heat, i) => heat.edges_ms[i];
+  const edge = (heat, i) => [heat.edges_ms[i], heat.edges_ms[i + 1]];
   const oneTwoFive = (low, high) => {
     const out = [];
     for (let d = Math.floor(Math.log10(low)) - 1; d <= Math.ceil(Math.log10(high)); d++) for (const m of [1, 2, 5]) out.push(m * 10 ** d);
@@ -309,7 +309,9 @@
     [low, high] = bounds(low, high);
     const left = 52, right = 10, top = 8, bottom = 24, pw = w - left - right, ph = h - top - bottom;
     const rows = Math.max(12, Math.round(ph / 5));
-    const end = Math.max(doc.until || 0, Date.parse(filled[filled.length - 1].t) + doc.step * 1000), start = end - doc.span * 1000;
+    const end = Math.max(doc.until || 0, Date.parse(filled[filled.length - 1].t) + doc.step * 1000), 
+      // A young aggregator has no long past to leave empty.
+      start = Math.max(end - doc.span * 1000, Math.min(Date.parse(filled[0].t), end - 60000));
     const l0 = Math.log(low), per = rows / (Math.log(high) - l0);
     const x = (t) => left + ((t - start) / (end - start)) * pw;
     const y = (v) => top + ph - ((Math.log(v) - l0) * per / rows) * ph;
@@ -356,7 +358,7 @@
     g.globalAlpha = 1;
     g.textAlign = 'center';
     g.textBaseline = 'alphabetic';
-    const every = [15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((s) => (s / doc.span) * pw >= 64) || 3600;
+    const every = [5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((s) => (s * 1000 / (end - start)) * pw >= 64) || 3600;
     for (let t = Math.ceil(start / 1000 / every) * every * 1000; t <= end; t += every * 1000) {
       g.fillRect(snapPx(x(t)), top + ph, 1, 4);
       const label = clock(t, every < 60), half = g.measureText(label).width / 2;

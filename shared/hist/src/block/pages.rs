@@ -36,6 +36,21 @@ const SPREAD: [u64; 256] = {
     table
 };
 
+/// Bytes of a body by its code; 0 where the code does not say.
+const BODY_BYTES: [u8; 32] = {
+    let mut bytes = [0; 32];
+    let mut code = 0;
+    while code < CODE_VARINTS {
+        bytes[code as usize] = if code < CODE_PLANES {
+            ((code + 1) * 6).div_ceil(8)
+        } else {
+            (code - CODE_PLANES + 1) * 8
+        };
+        code += 1;
+    }
+    bytes
+};
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pages<'a> {
     count: usize,
@@ -51,6 +66,7 @@ enum Body<'a> {
 }
 
 /// Splits the page at the front of `bytes` off; `before` is the page before it plus one.
+#[inline]
 fn take_page(before: usize, bytes: &[u8]) -> Result<(usize, Body<'_>, &[u8]), BlockError> {
     let (&head, mut rest) = bytes.split_first().ok_or(BlockError::Truncated)?;
     let mut gap = usize::from(head & 7);
@@ -63,11 +79,11 @@ fn take_page(before: usize, bytes: &[u8]) -> Result<(usize, Body<'_>, &[u8]), Bl
         return Err(BlockError::Index);
     }
     let code = head >> 3;
-    let length = match code {
-        ..CODE_PLANES => ((usize::from(code) + 1) * 6).div_ceil(8),
-        CODE_PLANES..CODE_VARINTS => (usize::from(code - CODE_PLANES) + 1) * 8,
-        CODE_VARINTS => varints_len(rest)?,
-        _ => return Err(BlockError::Reserved),
+    // A look-up and no branch: which coding comes next is what a processor cannot predict.
+    let length = match (BODY_BYTES[usize::from(code)], code) {
+        (0, CODE_VARINTS) => varints_len(rest)?,
+        (0, _) => return Err(BlockError::Reserved),
+        (length, _) => usize::from(length),
     };
     let (body, rest) = rest.split_at_checked(length).ok_or(BlockError::Truncated)?;
     let body = match code {
