@@ -15,7 +15,10 @@ use lens_service::time::unix_now;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use parking_lot::Mutex;
-use quinn::{ClientConfig, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig,
+    VarInt,
+};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -118,7 +121,7 @@ pub async fn run(
     drained: Shutdown,
 ) -> bool {
     let mut backoff = BACKOFF_MIN;
-    let mut turn = 0;
+    let (mut turn, mut last_attempts) = (0, 0);
     let mut clock = Clock::default();
     loop {
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
@@ -154,14 +157,15 @@ pub async fn run(
         tokio::select! {
             () = sleep(pause) => {}
             () = drained.wait() => {
-                // One more attempt is made for what is left; a dead aggregator is not waited for.
                 if shared.spool.lock().level().frames == 0 {
                     return true;
                 }
-                if turn > config.endpoints.len() && status.draining.load(Ordering::Relaxed) {
+                // Each aggregator is tried once more for what is left, and one that has forgotten
+                // this life twice; a dead one is not waited for.
+                if last_attempts > config.endpoints.len() {
                     return false;
                 }
-                status.draining.store(true, Ordering::Relaxed);
+                last_attempts += 1;
             }
         }
     }
@@ -295,6 +299,12 @@ fn told(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+const OURS_REFUSED: &str = "the aggregator does not accept this agent's certificate: identity.cert \
+    must be valid and issued by the authority that the aggregator holds agents against";
+
+const THEIRS_REFUSED: &str = "the aggregator's certificate is not accepted: identity.ca must be the \
+    authority that issued it, and aggregator.server_name, or else the endpoint's host, a name in it";
+
 /// What to do when a certificate was the reason.
 fn remedy_of(error: &ConnectionError) -> Option<&'static str> {
     /// TLS alerts about certificates and their signatures (RFC 8446, section 6).
@@ -302,14 +312,12 @@ fn remedy_of(error: &ConnectionError) -> Option<&'static str> {
     // QUIC carries an alert as 0x100 and its number (RFC 9001, section 4.8).
     let of_certificate = |code: u64| ALERTS.iter().any(|alert| code == 0x100 + alert);
     match error {
-        ConnectionError::ConnectionClosed(close) if of_certificate(close.error_code.into()) => Some(
-            "the aggregator does not accept this agent's certificate: identity.cert must be valid \
-             and issued by the authority that the aggregator holds agents against",
-        ),
-        ConnectionError::TransportError(error) if of_certificate(error.code.into()) => Some(
-            "the aggregator's certificate is not accepted: identity.ca must be the authority that \
-             issued it, and aggregator.server_name, or else the endpoint's host, a name in it",
-        ),
+        ConnectionError::ConnectionClosed(closed) if of_certificate(closed.error_code.into()) => {
+            Some(OURS_REFUSED)
+        }
+        ConnectionError::TransportError(error) if of_certificate(error.code.into()) => {
+            Some(THEIRS_REFUSED)
+        }
         _ => None,
     }
 }

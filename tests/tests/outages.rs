@@ -158,6 +158,29 @@ fn an_agent_that_was_killed_is_followed_by_one_that_counts_nothing_twice() {
 }
 
 #[test]
+fn an_agent_that_waits_to_try_again_tries_once_more_before_it_ends() {
+    let mut world = World::new(&[]);
+    let mut agent = world.agent("host-1", &[]);
+    let node = recorder(&agent.segments, "node-1");
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    (0..200).for_each(|n| series.record(1_000_000 + n));
+    world.until_merged(&tally(200));
+    agent.until_acknowledged();
+    world.aggregator().terminate();
+    // Refused for something that lasts, it waits for as long as it ever does.
+    world.start_aggregator(&[("identity.trust_domain", "elsewhere.test")]);
+    until("refused", || {
+        let told = agent.status()?["connection"]["last_error"].to_string();
+        holds(told.contains("lens.test is not served"), &told)
+    });
+    world.aggregator().terminate();
+    world.start_aggregator(&[]);
+    (0..300).for_each(|n| series.record(1_000_000 + n));
+    agent.process.terminate();
+    world.until_merged(&tally(300));
+}
+
+#[test]
 fn an_agent_without_an_aggregator_ends_in_time_and_says_what_is_left() {
     let mut world = World::new(&[]);
     let mut agent = world.agent("host-1", &[]);
