@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use lens_service::time::{rfc3339, unix_now};
 use serde_json::{Value, json};
 
-use crate::link::SharedSpool;
+use crate::spool::SharedSpool;
 use crate::status::Status;
 
 /// What the endpoints show.

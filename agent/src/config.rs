@@ -121,6 +121,8 @@ pub struct Config {
     pub spool_frames_max: usize,
     /// Bytes held at most.
     pub spool_bytes_max: usize,
+    /// Where this host stands; may be empty.
+    pub zone: String,
     /// Labels shown to the aggregator, name and zone among them.
     pub labels: Vec<(String, String)>,
     /// Where the admin endpoints listen.
@@ -184,7 +186,7 @@ impl Config {
         let zone = settings.text("node.zone").unwrap_or_default().to_owned();
         let mut labels = vec![("name".to_owned(), name)];
         if !zone.is_empty() {
-            labels.push(("zone".to_owned(), zone));
+            labels.push(("zone".to_owned(), zone.clone()));
         }
         labels.extend(settings.labels("node.labels"));
         let bounded = |key, max: usize| usize::try_from(settings.integer(key)).unwrap_or(max);
@@ -198,6 +200,7 @@ impl Config {
             identity,
             spool_frames_max: bounded("spool.max_frames", SPOOL_FRAMES_MAX),
             spool_bytes_max: bounded("spool.max_bytes", SPOOL_BYTES_MAX),
+            zone,
             labels,
             admin_listen: settings
                 .address("admin.listen")

@@ -15,13 +15,13 @@ use std::time::Instant;
 use lens_hist::block;
 use lens_model::limits::{AGENT_SEGMENTS_MAX, FRAME_BYTES_MAX, FRAME_SERIES_MAX};
 use lens_model::{Nanos, UnixNanos};
-use lens_service::time::unix_now;
 use lens_segment::{Harvest, ReadPolicy, SegmentReader, scan};
+use lens_service::time::unix_now;
 use lens_wire::{ClockOffset, Instance, Label};
 use tracing::{info, warn};
 
 use crate::baselines::{Baselines, Known};
-use crate::link::SharedSpool;
+use crate::spool::SharedSpool;
 use crate::spool::{GaugeValue, HistogramDelta, Record, RequestDelta};
 use crate::status::{Counters, SegmentStatus, Status};
 

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lens_model::{Incarnation, Sequence};

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
-use lens_model::{Incarnation, Nanos};
+use lens_model::Nanos;
 use lens_service::args::ServiceArgs;
-use lens_service::config::Settings;
 use lens_service::exit::Exit;
+use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
 use lens_service::time::{rfc3339, unix_now};
 use parking_lot::Mutex;
@@ -19,8 +19,8 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin};
 use crate::config::{Config, KEYS, PREFIX};
 use crate::harvest::Harvester;
-use crate::link::{self, SharedSpool};
-use crate::spool::MemorySpool;
+use crate::link;
+use crate::spool::{MemorySpool, SharedSpool, fresh_incarnation};
 use crate::status::Status;
 
 /// Longest a drain may take before the process ends all the same.
@@ -41,59 +41,14 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the agent until it is told to stop.
-#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(args: &ServiceArgs) -> Exit {
-    let settings = match args.settings(KEYS, PREFIX) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("lens-agent: {problems}");
-            return Exit::Usage;
-        }
-    };
-    if args.print_config {
-        print!("{}", settings.print());
-        return Exit::Done;
-    }
-    let config = match Config::check(&settings) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("lens-agent: {problems}");
-            return Exit::Usage;
-        }
-    };
-    if args.check_config {
-        println!("configuration is good");
-        return Exit::Done;
-    }
-    lens_service::log::start();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime {
-        Ok(runtime) => {
-            let exit = runtime.block_on(serve(config, &settings));
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            exit
-        }
-        Err(error) => {
-            eprintln!("lens-agent: no runtime: {error}");
-            Exit::Internal
-        }
-    }
-}
-
-/// A fresh random life.
-///
-/// # Errors
-/// The operating system's, without randomness; numbering deltas from a guessable life would not
-/// be safe.
-pub(crate) fn fresh_incarnation() -> Result<Incarnation, getrandom::Error> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(Incarnation(u128::from_le_bytes(bytes)))
+    let program =
+        Program { name: "lens-agent", keys: KEYS, prefix: PREFIX, worker_threads: Some(2) };
+    program.run(args, Config::check, serve)
 }
 
 #[allow(clippy::print_stdout)]
-async fn serve(config: Config, settings: &Settings) -> Exit {
+async fn serve(config: Config) -> Exit {
     let incarnation = match fresh_incarnation() {
         Ok(incarnation) => incarnation,
         Err(error) => {
@@ -147,17 +102,18 @@ async fn serve(config: Config, settings: &Settings) -> Exit {
         Ok(mut hangups) => {
             tokio::spawn(async move {
                 while hangups.recv().await.is_some() {
-                    info!("certificates are read anew with each connection; nothing else to reload");
+                    info!(
+                        "certificates are read anew with each connection; nothing else to reload"
+                    );
                 }
             });
         }
         Err(error) => warn!(%error, "SIGHUP cannot be handled"),
     }
-    let zone = settings.text("node.zone").unwrap_or_default();
     let harvester = Harvester::new(
         config.segments_dir.clone(),
         config.identity.agent.as_str(),
-        zone,
+        &config.zone,
         Arc::clone(&status),
         shared.clone(),
     );

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use lens_model::{Arm, Incarnation, Nanos, Sequence, SeriesKey, Slice, UnixNanos};
 use lens_wire::{ClockOffset, Instance, Label};
+use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::Notify;
 
 /// One harvest, or a part of one that fits a frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,6 +203,26 @@ impl Spool for MemorySpool {
             oldest: self.records.front().map(|(record, _)| record.start),
         }
     }
+}
+
+/// The spool and the bell that rings when it changed.
+#[derive(Clone, Debug)]
+pub struct SharedSpool {
+    /// The spool.
+    pub spool: Arc<Mutex<Box<dyn Spool>>>,
+    /// Rung after each append.
+    pub changed: Arc<Notify>,
+}
+
+/// A fresh random life.
+///
+/// # Errors
+/// The operating system's, without randomness; numbering deltas from a guessable life would not
+/// be safe.
+pub fn fresh_incarnation() -> Result<Incarnation, getrandom::Error> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(Incarnation(u128::from_le_bytes(bytes)))
 }
 
 #[cfg(test)]

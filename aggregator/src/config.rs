@@ -151,7 +151,8 @@ impl Config {
     pub fn check(settings: &Settings) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let mut problem = |key: &str, what: String| {
-            problems.push(Problem { origin: "configuration".into(), what: format!("{key} {what}") });
+            problems
+                .push(Problem { origin: "configuration".into(), what: format!("{key} {what}") });
         };
         let mut file = |key: &'static str| {
             settings.path(key).unwrap_or_else(|| {
@@ -166,7 +167,9 @@ impl Config {
             ca: file("identity.ca"),
         };
         let trust_domain = settings.text("identity.trust_domain").and_then(|name| {
-            TrustDomain::new(name).map_err(|error| problem("identity.trust_domain", error.to_string())).ok()
+            TrustDomain::new(name)
+                .map_err(|error| problem("identity.trust_domain", error.to_string()))
+                .ok()
         });
         let mut slices_known: Vec<Slice> = Vec::new();
         for text in settings.list("slices.known") {
@@ -182,7 +185,9 @@ impl Config {
             // There is no authentication yet: what is on the network would be anyone's.
             problem(
                 "http.listen",
-                format!("is {http_listen}: without authentication only loopback is allowed; put a proxy that authenticates in front"),
+                format!(
+                    "is {http_listen}: without authentication only loopback is allowed; put a proxy that authenticates in front"
+                ),
             );
         }
         if problems.is_empty()

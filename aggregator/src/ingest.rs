@@ -115,7 +115,11 @@ impl Ingest {
         }
         slices.insert(slice.clone());
         drop(slices);
-        self.state.tell("slice", slice.to_string(), format!("slice {slice} seen for the first time"));
+        self.state.tell(
+            "slice",
+            slice.to_string(),
+            format!("slice {slice} seen for the first time"),
+        );
         true
     }
 }

@@ -285,7 +285,10 @@ impl Taken {
     async fn refuse(&self, identity: &SpiffeId, send: &mut SendStream, end: &ConnectionEnd) {
         let Some(refuse) = end.refusal() else { return };
         let state = &self.ingest.state;
-        Counters::add(&state.counters.deltas_refused_total, u64::from(matches!(end, ConnectionEnd::Ingest(_))));
+        Counters::add(
+            &state.counters.deltas_refused_total,
+            u64::from(matches!(end, ConnectionEnd::Ingest(_))),
+        );
         if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
             *agent.rejected.entry(end.to_string()).or_default() += 1;
             // Reasons carry numbers; an agent that keeps erring must not grow the map.
@@ -296,12 +299,14 @@ impl Taken {
         let mut bytes = Vec::new();
         refuse.encode(&mut bytes);
         // A peer that is gone cannot be told; the outcome is the same.
-        drop(timeout(Duration::from_secs(1), async {
-            send.write_all(&bytes).await.ok()?;
-            send.finish().ok()?;
-            send.stopped().await.ok()
-        })
-        .await);
+        drop(
+            timeout(Duration::from_secs(1), async {
+                send.write_all(&bytes).await.ok()?;
+                send.finish().ok()?;
+                send.stopped().await.ok()
+            })
+            .await,
+        );
     }
 
     fn left(&self, identity: &SpiffeId) {
@@ -321,7 +326,8 @@ impl Taken {
     fn check(&self, identity: &SpiffeId, hello: &Hello) -> Result<(), ConnectionEnd> {
         let refused = |code, text: String| Err(ConnectionEnd::Refused { code, text });
         if hello.agent != identity.agent {
-            let text = format!("HELLO names agent {}, the certificate {}", hello.agent, identity.agent);
+            let text =
+                format!("HELLO names agent {}, the certificate {}", hello.agent, identity.agent);
             return refused(RefuseCode::Identity, text);
         }
         if self.trust_domain.as_ref().is_some_and(|domain| *domain != identity.trust_domain) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use lens_service::args::ServiceArgs;
 use lens_service::exit::Exit;
+use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
 use tracing::{error, info};
 
@@ -35,42 +36,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the aggregator until it is told to stop.
-#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub fn run(args: &ServiceArgs) -> Exit {
-    let settings = match args.settings(KEYS, PREFIX) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("lens-aggregator: {problems}");
-            return Exit::Usage;
-        }
-    };
-    if args.print_config {
-        print!("{}", settings.print());
-        return Exit::Done;
-    }
-    let config = match Config::check(&settings) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("lens-aggregator: {problems}");
-            return Exit::Usage;
-        }
-    };
-    if args.check_config {
-        println!("configuration is good");
-        return Exit::Done;
-    }
-    lens_service::log::start();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => {
-            let exit = runtime.block_on(serve(config));
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            exit
-        }
-        Err(error) => {
-            eprintln!("lens-aggregator: no runtime: {error}");
-            Exit::Internal
-        }
-    }
+    let program =
+        Program { name: "lens-aggregator", keys: KEYS, prefix: PREFIX, worker_threads: None };
+    program.run(args, Config::check, serve)
 }
 
 #[allow(clippy::print_stdout)]
@@ -98,8 +67,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let opened =
-        Listener::open(config.quic_listen, &config.identity, config.trust_domain, ingest);
+    let opened = Listener::open(config.quic_listen, &config.identity, config.trust_domain, ingest);
     let listener = match opened {
         Ok(listener) => listener,
         Err(error) => {
@@ -107,9 +75,8 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let address = |at: std::io::Result<std::net::SocketAddr>| {
-        at.map(|at| at.to_string()).unwrap_or_default()
-    };
+    let address =
+        |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
     let (quic, api) = (address(listener.address()), address(http.local_addr()));
     info!(quic, http = api, "lens-aggregator {}", env!("CARGO_PKG_VERSION"));
     // One line for a parent process that let the system choose ports.
@@ -130,8 +97,8 @@ async fn serve(config: Config) -> Exit {
     }
     let listening = tokio::spawn(listener.run(shutdown.clone()));
     let ticking = tokio::spawn(tick(Arc::clone(&state), shutdown.clone()));
-    let served = axum::serve(http, crate::api::router(Arc::clone(&state)))
-        .with_graceful_shutdown({
+    let served =
+        axum::serve(http, crate::api::router(Arc::clone(&state))).with_graceful_shutdown({
             let (shutdown, state) = (shutdown.clone(), Arc::clone(&state));
             async move {
                 shutdown.wait().await;

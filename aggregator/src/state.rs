@@ -94,7 +94,10 @@ pub struct AgentState {
     pub instances: Vec<String>,
 }
 
-fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+fn as_text<T: std::fmt::Display, S: serde::Serializer>(
+    value: &T,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 
@@ -182,8 +185,7 @@ impl State {
 
     /// Tells whoever listens; with nobody listening it is not kept.
     pub fn tell(&self, kind: &'static str, subject: impl Into<String>, message: impl Into<String>) {
-        let event =
-            Event { t: self.now(), kind, subject: subject.into(), message: message.into() };
+        let event = Event { t: self.now(), kind, subject: subject.into(), message: message.into() };
         drop(self.events.send(event));
     }
 }

@@ -47,7 +47,9 @@ pub enum Merged {
 #[non_exhaustive]
 pub enum MergeError {
     /// Its corrected time is ahead of the aggregator's clock.
-    #[error("event time is {ahead} ahead of the aggregator's clock, more than {EVENT_FUTURE_SECS_MAX} s")]
+    #[error(
+        "event time is {ahead} ahead of the aggregator's clock, more than {EVENT_FUTURE_SECS_MAX} s"
+    )]
     Future {
         /// By how much.
         ahead: Nanos,
@@ -402,7 +404,10 @@ impl Windows {
             let inside = self.slots_of(Span { from, to });
             counts.clear();
             for series in &selected {
-                series.slots.range(inside.clone()).for_each(|(_, slot)| slot.merge_into(&mut counts));
+                series
+                    .slots
+                    .range(inside.clone())
+                    .for_each(|(_, slot)| slot.merge_into(&mut counts));
             }
             if counts.total() > 0 {
                 each(from, &counts);
@@ -429,7 +434,9 @@ impl Windows {
     pub fn requests(&self, slice: &Slice, arm: Arm, span: Span) -> RequestCounts {
         let mut sum = RequestCounts::default();
         let slots = self.slots_of(span);
-        for requests in self.requests.get(&(slice.clone(), arm)).into_iter().flat_map(|h| h.values()) {
+        for requests in
+            self.requests.get(&(slice.clone(), arm)).into_iter().flat_map(|h| h.values())
+        {
             requests.slots.range(slots.clone()).for_each(|(_, counts)| sum.add(*counts));
         }
         sum
@@ -504,7 +511,11 @@ mod tests {
     const LATENESS: Nanos = Nanos::from_secs(60);
 
     fn key(stage: Stage) -> SeriesKey {
-        SeriesKey { slice: Slice::new("backend", "rust", "large").unwrap(), stage, arm: Arm::Baseline }
+        SeriesKey {
+            slice: Slice::new("backend", "rust", "large").unwrap(),
+            stage,
+            arm: Arm::Baseline,
+        }
     }
 
     fn host(name: &str) -> Host {

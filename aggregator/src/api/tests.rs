@@ -60,7 +60,9 @@ pub(super) fn feed_requests(state: &State, language: &str, arm: Arm, ok: u64, er
     let now = state.now();
     let mut windows = state.windows.write();
     let host = windows.host(&host()).unwrap();
-    windows.merge_requests(&slice(language), arm, &host, now, RequestCounts { ok, error }, now).unwrap();
+    windows
+        .merge_requests(&slice(language), arm, &host, now, RequestCounts { ok, error }, now)
+        .unwrap();
 }
 
 pub(super) fn feed_gauge(state: &State, name: &str, value: f64, at: UnixNanos) {

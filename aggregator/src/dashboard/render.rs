@@ -255,7 +255,9 @@ fn cell(f: &mut fmt::Formatter<'_>, field: &str, row: Option<&Row>) -> fmt::Resu
         let shown = value.and_then(|value| value.value_ms);
         let title = match value {
             Some(Value { reason: Some(reason), .. }) => reason.clone(),
-            Some(value) => interval(value).map(|i| format!("95 % interval {i}")).unwrap_or_default(),
+            Some(value) => {
+                interval(value).map(|i| format!("95 % interval {i}")).unwrap_or_default()
+            }
             None => String::new(),
         };
         let hot = if broken(field) { " hot" } else { "" };
@@ -276,7 +278,9 @@ fn cell(f: &mut fmt::Formatter<'_>, field: &str, row: Option<&Row>) -> fmt::Resu
         "rate" => number(f, field, "", row.map(|row| Rate(row.rate_per_s)), ""),
         "age" => number(f, field, "", row.map(|row| Age(row.age_s)), ""),
         "hosts" => number(f, field, "", row.map(|row| row.hosts), ""),
-        "stage" => write!(f, "<td data-f=\"stage\">{}</td>", row.map_or("", |row| stage(row.stage))),
+        "stage" => {
+            write!(f, "<td data-f=\"stage\">{}</td>", row.map_or("", |row| stage(row.stage)))
+        }
         "arm" => write!(f, "<td data-f=\"arm\">{}</td>", row.map_or("", |row| row.arm.as_str())),
         _ => {
             let (verdict, word) = row.map_or((Verdict::InsufficientData, ""), verdict);

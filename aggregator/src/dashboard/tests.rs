@@ -41,8 +41,11 @@ async fn get(state: &Arc<State>, path: &str, tag: Option<&str>) -> (Response, St
 
 #[tokio::test]
 async fn the_first_paint_holds_every_series_without_scripting() {
-    let series =
-        [("rust", Stage::A, Arm::Baseline), ("go", Stage::E2e, Arm::Canary), ("c++", Stage::C, Arm::Baseline)];
+    let series = [
+        ("rust", Stage::A, Arm::Baseline),
+        ("go", Stage::E2e, Arm::Canary),
+        ("c++", Stage::C, Arm::Baseline),
+    ];
     let state = state(&series);
     let snapshot = Snapshot::take(&state, state.now());
     let (answer, page) = get(&state, "/", None).await;

@@ -10,6 +10,7 @@ pub mod certs;
 pub mod config;
 pub mod exit;
 pub mod log;
+pub mod program;
 pub mod shutdown;
 pub mod time;
 pub mod tls;

@@ -1,0 +1,73 @@
+//! How a service program begins: configuration read and checked, or shown, and only then a runtime.
+
+use std::time::Duration;
+
+use crate::args::ServiceArgs;
+use crate::config::{Key, Problems, Settings};
+use crate::exit::Exit;
+
+/// What a program is, as far as its beginning goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name, in front of what it says on standard error.
+    pub name: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+    /// The prefix of its environment variables.
+    pub prefix: &'static str,
+    /// Threads that serve the network; one a core when `None`.
+    pub worker_threads: Option<usize>,
+}
+
+impl Program {
+    /// Reads the configuration, answers `--print-config` and `--check-config`, and otherwise runs
+    /// `serve` until it ends.
+    ///
+    /// `check` makes the program's own configuration of the settings. Every problem is printed at
+    /// once; the answer is then [`Exit::Usage`].
+    #[allow(clippy::print_stdout, clippy::print_stderr)]
+    pub fn run<C, F: Future<Output = Exit>>(
+        self,
+        args: &ServiceArgs,
+        check: impl FnOnce(&Settings) -> Result<C, Problems>,
+        serve: impl FnOnce(C) -> F,
+    ) -> Exit {
+        let name = self.name;
+        let refuse = |problems: Problems| {
+            eprintln!("{name}: {problems}");
+            Exit::Usage
+        };
+        let settings = match args.settings(self.keys, self.prefix) {
+            Ok(settings) => settings,
+            Err(problems) => return refuse(problems),
+        };
+        if args.print_config {
+            print!("{}", settings.print());
+            return Exit::Done;
+        }
+        let config = match check(&settings) {
+            Ok(config) => config,
+            Err(problems) => return refuse(problems),
+        };
+        if args.check_config {
+            println!("configuration is good");
+            return Exit::Done;
+        }
+        crate::log::start();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = self.worker_threads {
+            builder.worker_threads(threads);
+        }
+        match builder.enable_all().build() {
+            Ok(runtime) => {
+                let exit = runtime.block_on(serve(config));
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                exit
+            }
+            Err(error) => {
+                eprintln!("{name}: no runtime: {error}");
+                Exit::Internal
+            }
+        }
+    }
+}
