@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::state::{Counters, State};
-use crate::window::{Host, Merged, RequestCounts};
+use crate::window::{Host, Merged, RequestCounts, SeriesHandle, Windows};
 
 /// Incarnations remembered per agent; an agent makes a new one per start.
 const INCARNATIONS_PER_AGENT_MAX: usize = 1_024;
@@ -124,14 +124,39 @@ impl Ingest {
     }
 }
 
+/// Where the samples of a series id go.
+#[derive(Debug)]
+enum Place {
+    /// Nowhere: its slice or host is one too many.
+    LeftOut,
+    /// Named, but no sample has come yet.
+    Named(Arc<Host>, SeriesKey),
+    /// Held by the windows.
+    Held(SeriesHandle),
+}
+
+impl Place {
+    /// Where to merge, found at the first sample and kept.
+    fn handle(&mut self, windows: &mut Windows) -> Option<SeriesHandle> {
+        match self {
+            Self::LeftOut => None,
+            Self::Held(handle) => Some(*handle),
+            Self::Named(host, key) => {
+                let handle = windows.handle(key, host).ok()?;
+                *self = Self::Held(handle);
+                Some(handle)
+            }
+        }
+    }
+}
+
 /// One connection's names and counts.
 #[derive(Debug)]
 pub struct Stream {
     agent: AgentName,
     incarnation: Incarnation,
     dictionary: PeerDictionary,
-    /// Per series id: its host and key, or `None` when its slice or host is one too many.
-    series: Vec<Option<(Arc<Host>, SeriesKey)>>,
+    series: Vec<Place>,
     /// Per instance id: its host, or `None` when it is one too many.
     hosts: Vec<Option<Arc<Host>>>,
     refused: BTreeMap<&'static str, u64>,
@@ -166,9 +191,9 @@ impl Stream {
             let entry = self.dictionary.series(id.into()).and_then(|series| {
                 let host = self.hosts.get(usize::from(series.instance))?.as_ref()?;
                 let admitted = ingest.admits(&series.key.slice);
-                admitted.then(|| (Arc::clone(host), series.key.clone()))
+                admitted.then(|| Place::Named(Arc::clone(host), series.key.clone()))
             });
-            self.series.push(entry);
+            self.series.push(entry.unwrap_or(Place::LeftOut));
         }
         Ok(())
     }
@@ -223,19 +248,19 @@ impl Stream {
         let (mut late, mut merged) = (false, 0);
         let mut windows = ingest.state.windows.write();
         for (id, block) in delta.histograms() {
-            let Some(Some((host, key))) = self.series.get(usize::from(id)) else {
-                *self.refused.entry("samples of slices or hosts past the cap").or_default() +=
-                    block.total();
-                continue;
-            };
-            match windows.merge(key, host, event, &block, now) {
-                Ok(how) => {
+            let place = self.series.get_mut(usize::from(id));
+            let handle = place.and_then(|place| place.handle(&mut windows));
+            let how = handle.map(|handle| windows.merge(handle, event, &block, now));
+            match how {
+                Some(Ok(how)) => {
                     late |= how != Merged::InTime;
                     merged += block.total();
                 }
-                Err(_) => {
-                    *self.refused.entry("samples of series past the cap").or_default() +=
-                        block.total();
+                Some(Err(_)) | None => {
+                    *self
+                        .refused
+                        .entry("samples of slices, hosts or series past the cap")
+                        .or_default() += block.total();
                 }
             }
         }
@@ -287,7 +312,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::state::Rules;
-    use crate::window::{Selection, Span, Windows};
+    use crate::window::{Selection, Span};
     use lens_hist::{Counts, Sparse};
     use lens_model::{Arm, InstanceName, Stage};
     use lens_wire::{
@@ -393,7 +418,7 @@ mod tests {
         let bytes = frames(&mut names, 1, 0, &["rust", "go", "c"], &[5, 6]);
         assert_eq!(feed(&ingest, &mut stream, &bytes), Ok(Outcome::Accepted));
         assert_eq!(merged(&ingest), 4);
-        assert_eq!(stream.refused()["samples of slices or hosts past the cap"], 2);
+        assert_eq!(stream.refused()["samples of slices, hosts or series past the cap"], 2);
     }
 
     #[test]

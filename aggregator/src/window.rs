@@ -2,8 +2,8 @@
 //!
 //! A slot is named by its start in corrected event time. Recent slots are open (pages of counters);
 //! a slot older than the allowed lateness is sealed into its sparse block, a twentieth of the size,
-//! and is opened again if a late delta comes. Beside the slots each series and host keeps its
-//! lifetime counts, so what fell out of the ring is still in the totals.
+//! and is opened again if a late delta comes. What falls out of the ring is added to its series'
+//! retired counts, so that slots and retired counts together are always everything ever merged.
 //! Promise: the counts of any query are the exact sum of the deltas applied, in whatever order they
 //! came. Refusal: no clock and no I/O here; `now` is an argument.
 //! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts of `WINDOW_SLOTS_MAX` slots each, and as many
@@ -167,6 +167,17 @@ impl Slot {
         }
     }
 
+    fn merge_into_pages(&self, pages: &mut PagedCounts) {
+        match self {
+            Self::Open(own) => pages.merge_sparse(&own.to_sparse()),
+            Self::Sealed(bytes) => {
+                if let Ok((block, _)) = BlockRef::parse(bytes) {
+                    block.merge_into(pages);
+                }
+            }
+        }
+    }
+
     fn seal(&mut self) {
         if let Self::Open(pages) = self {
             let mut bytes = Vec::new();
@@ -193,10 +204,28 @@ impl Slot {
 #[derive(Debug)]
 struct HostSeries {
     slots: BTreeMap<u64, Slot>,
-    lifetime: PagedCounts,
+    /// Counts of slots that left the ring, or came too late for it.
+    retired: PagedCounts,
     total: u64,
     last_event: UnixNanos,
 }
+
+impl HostSeries {
+    /// Moves the slots before `oldest` to the retired counts.
+    fn retire(&mut self, oldest: u64) {
+        if self.slots.first_key_value().is_none_or(|(first, _)| *first >= oldest) {
+            return;
+        }
+        let kept = self.slots.split_off(&oldest);
+        for slot in std::mem::replace(&mut self.slots, kept).into_values() {
+            slot.merge_into_pages(&mut self.retired);
+        }
+    }
+}
+
+/// One series of one host, found once and merged into often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesHandle(usize);
 
 #[derive(Debug, Default)]
 struct HostRequests {
@@ -211,8 +240,9 @@ type ByHost<T> = BTreeMap<Arc<Host>, T>;
 pub struct Windows {
     base: Nanos,
     lateness: Nanos,
-    series: HashMap<SeriesKey, ByHost<HostSeries>>,
-    series_count: usize,
+    /// Where each series of each host stands in `held`, from which nothing is ever removed.
+    series: HashMap<SeriesKey, ByHost<SeriesHandle>>,
+    held: Vec<HostSeries>,
     requests: HashMap<(Slice, Arm), ByHost<HostRequests>>,
     requests_count: usize,
     gauges: BTreeMap<(Arc<Host>, Box<str>), (f64, UnixNanos)>,
@@ -226,7 +256,7 @@ impl Windows {
             base,
             lateness,
             series: HashMap::new(),
-            series_count: 0,
+            held: Vec::new(),
             requests: HashMap::new(),
             requests_count: 0,
             gauges: BTreeMap::new(),
@@ -265,14 +295,42 @@ impl Windows {
         Ok(())
     }
 
-    /// Adds one histogram delta to the slot `event` falls in.
+    /// Where a series of a host is held, from now on if it was not before.
     ///
     /// # Errors
-    /// [`MergeError::Future`] and [`MergeError::SeriesFull`]; then nothing was merged.
-    pub fn merge(
+    /// [`MergeError::SeriesFull`] for a new one past `AGGREGATOR_SERIES_MAX`.
+    pub fn handle(
         &mut self,
         key: &SeriesKey,
         host: &Arc<Host>,
+    ) -> Result<SeriesHandle, MergeError> {
+        if let Some(handle) = self.series.get(key).and_then(|hosts| hosts.get(host)) {
+            return Ok(*handle);
+        }
+        if self.held.len() >= AGGREGATOR_SERIES_MAX {
+            return Err(MergeError::SeriesFull);
+        }
+        let handle = SeriesHandle(self.held.len());
+        self.held.push(HostSeries {
+            slots: BTreeMap::new(),
+            retired: PagedCounts::new(),
+            total: 0,
+            last_event: UnixNanos(0),
+        });
+        self.series.entry(key.clone()).or_default().insert(Arc::clone(host), handle);
+        Ok(handle)
+    }
+
+    /// Adds one histogram delta to the slot `event` falls in.
+    ///
+    /// # Errors
+    /// [`MergeError::Future`]; then nothing was merged.
+    ///
+    /// # Panics
+    /// When the handle is of other windows, which is a fault of ours.
+    pub fn merge(
+        &mut self,
+        handle: SeriesHandle,
         event: UnixNanos,
         block: &BlockRef<'_>,
         now: UnixNanos,
@@ -280,30 +338,11 @@ impl Windows {
         self.check_time(event, now)?;
         let slot = self.slot_of(event);
         let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
-        let full = self.series_count >= AGGREGATOR_SERIES_MAX;
-        if !self.series.contains_key(key) {
-            if full {
-                return Err(MergeError::SeriesFull);
-            }
-            self.series.insert(key.clone(), ByHost::new());
-        }
-        let Some(hosts) = self.series.get_mut(key) else { return Err(MergeError::SeriesFull) };
-        if !hosts.contains_key(host) {
-            if full {
-                return Err(MergeError::SeriesFull);
-            }
-            self.series_count += 1;
-        }
-        let series = hosts.entry(Arc::clone(host)).or_insert_with(|| HostSeries {
-            slots: BTreeMap::new(),
-            lifetime: PagedCounts::new(),
-            total: 0,
-            last_event: UnixNanos(0),
-        });
-        block.merge_into(&mut series.lifetime);
+        let series = &mut self.held[handle.0];
         series.total = series.total.saturating_add(block.total());
         series.last_event = series.last_event.max(event);
         if slot < oldest {
+            block.merge_into(&mut series.retired);
             return Ok(Merged::BeyondRing);
         }
         let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(PagedCounts::new()));
@@ -363,8 +402,8 @@ impl Windows {
     /// Seals what is past the allowed lateness and drops what is past the ring.
     pub fn advance(&mut self, now: UnixNanos) {
         let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
-        for series in self.series.values_mut().flat_map(BTreeMap::values_mut) {
-            series.slots = series.slots.split_off(&oldest);
+        for series in &mut self.held {
+            series.retire(oldest);
             series.slots.range_mut(..sealed_before).for_each(|(_, slot)| slot.seal());
         }
         for requests in self.requests.values_mut().flat_map(BTreeMap::values_mut) {
@@ -415,17 +454,23 @@ impl Windows {
         }
     }
 
-    /// The lifetime counts of the selected series.
+    /// Adds everything ever merged into the selected series.
     pub fn lifetime(&self, selection: &Selection, counts: &mut Counts) {
-        self.selected(selection).for_each(|(_, series)| series.lifetime.merge_into(counts));
+        for (_, series) in self.selected(selection) {
+            series.retired.merge_into(counts);
+            series.slots.values().for_each(|slot| slot.merge_into(counts));
+        }
     }
 
     /// Every known series, in key order, with its totals.
     pub fn series(&self) -> BTreeMap<SeriesKey, SeriesState> {
-        let state = |hosts: &ByHost<HostSeries>| SeriesState {
-            merged_total: hosts.values().map(|series| series.total).sum(),
-            last_event: hosts.values().map(|s| s.last_event).max().unwrap_or(UnixNanos(0)),
-            hosts: hosts.keys().map(Arc::clone).collect(),
+        let state = |hosts: &ByHost<SeriesHandle>| {
+            let held = || hosts.values().map(|handle| &self.held[handle.0]);
+            SeriesState {
+                merged_total: held().map(|series| series.total).sum(),
+                last_event: held().map(|s| s.last_event).max().unwrap_or(UnixNanos(0)),
+                hosts: hosts.keys().map(Arc::clone).collect(),
+            }
         };
         self.series.iter().map(|(key, hosts)| (key.clone(), state(hosts))).collect()
     }
@@ -476,6 +521,7 @@ impl Windows {
             .filter(|(key, _)| selection.admits(key))
             .flat_map(|(_, hosts)| hosts.iter())
             .filter(|(host, _)| selection.admits_host(host))
+            .map(|(host, handle)| (host, &self.held[handle.0]))
     }
 
     const fn slot_of(&self, event: UnixNanos) -> u64 {
@@ -531,7 +577,8 @@ mod tests {
         block::encode(&values.iter().copied().collect::<Sparse>(), &mut bytes);
         let (block, _) = BlockRef::parse(&bytes).unwrap();
         let host = windows.host(&host(name)).unwrap();
-        windows.merge(&key(Stage::A), &host, at(event), &block, at(now)).unwrap()
+        let handle = windows.handle(&key(Stage::A), &host).unwrap();
+        windows.merge(handle, at(event), &block, at(now)).unwrap()
     }
 
     fn total(windows: &Windows, span: Span) -> u64 {
@@ -602,10 +649,12 @@ mod tests {
         block::encode(&[5_u64].into_iter().collect::<Sparse>(), &mut bytes);
         let (block, _) = BlockRef::parse(&bytes).unwrap();
         let host = windows.host(&host("x")).unwrap();
-        let error = windows.merge(&key(Stage::A), &host, at(111), &block, at(100)).unwrap_err();
+        let handle = windows.handle(&key(Stage::A), &host).unwrap();
+        let error = windows.merge(handle, at(111), &block, at(100)).unwrap_err();
         assert_eq!(error, MergeError::Future { ahead: Nanos::from_secs(11) });
-        assert!(windows.series().is_empty());
-        assert!(windows.merge(&key(Stage::A), &host, at(110), &block, at(100)).is_ok());
+        assert_eq!(total(&windows, Span::ALL), 0);
+        assert_eq!(windows.series()[&key(Stage::A)].merged_total, 0);
+        assert!(windows.merge(handle, at(110), &block, at(100)).is_ok());
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub(super) fn feed(
     let now = state.now();
     let mut windows = state.windows.write();
     let host = windows.host(&host()).unwrap();
-    windows.merge(key, &host, now.minus(Nanos::from_secs(ago)), &block, now).unwrap();
+    let handle = windows.handle(key, &host).unwrap();
+    windows.merge(handle, now.minus(Nanos::from_secs(ago)), &block, now).unwrap();
 }
 
 pub(super) fn feed_requests(state: &State, language: &str, arm: Arm, ok: u64, error: u64) {

@@ -22,7 +22,8 @@ fn state(series: &[(&str, Stage, Arm)]) -> Arc<State> {
         let key = SeriesKey { slice, stage: *stage, arm: *arm };
         let mut windows = state.windows.write();
         let host = windows.host(&host).unwrap();
-        windows.merge(&key, &host, now, &samples, now).unwrap();
+        let handle = windows.handle(&key, &host).unwrap();
+        windows.merge(handle, now, &samples, now).unwrap();
     }
     Arc::new(state)
 }
