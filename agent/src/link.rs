@@ -13,18 +13,16 @@ use lens_service::shutdown::Shutdown;
 use lens_service::time::unix_now;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
-use parking_lot::Mutex;
 use quinn::{
     ClientConfig, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig,
     VarInt,
 };
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ship::{Clock, Received, Session, ShipError};
-use crate::spool::Spool;
+use crate::spool::{SharedSpool, fresh_incarnation};
 use crate::status::{Counters, Status};
 
 /// Longest an attempt to connect and be welcomed may take.
@@ -46,15 +44,6 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes a peer may have on the way to us: acknowledgements only, a frame is 26 bytes.
 const RECEIVE_WINDOW_BYTES: u32 = 64 << 10;
-
-/// The spool and the bell that rings when it changed.
-#[derive(Clone, Debug)]
-pub struct SharedSpool {
-    /// The spool.
-    pub spool: Arc<Mutex<Box<dyn Spool>>>,
-    /// Rung after each append.
-    pub changed: Arc<Notify>,
-}
 
 /// Why a connection could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -343,7 +332,7 @@ impl Link {
         if (level.acked..=level.last).contains(&acked) {
             return Ok(self);
         }
-        spool.renew(crate::program::fresh_incarnation().map_err(LinkError::Random)?);
+        spool.renew(fresh_incarnation().map_err(LinkError::Random)?);
         let (from, to) = (level.acked, level.last);
         self.connection.close(VarInt::from_u32(0), b"another life");
         let endpoint = self.connection.remote_address().to_string();

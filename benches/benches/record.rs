@@ -169,6 +169,7 @@ fn stage_boundaries(
 ) -> Outcome {
     let work = Work::new();
     let mut histogram = hdr(3)?;
+    let bare = std::cell::RefCell::new(hdr(3)?);
     let mut suite = Suite::new(Duration::from_micros(250));
     let control = suite.case(None, STAGES, |passes| work.alone(passes));
     let peer = suite.case(None, STAGES, |passes| {
@@ -201,26 +202,35 @@ fn stage_boundaries(
             at
         })
     });
-    // The next stage's work waits for the clock read, so that nothing of it is hidden behind work.
-    let serial = suite.case(Some(peer), STAGES, |passes| {
+    // Nothing between the boundaries: what a lap takes when no work hides it.
+    let bare_peer = suite.case(None, STAGES, |passes| {
+        let mut histogram = bare.borrow_mut();
+        timed(|| {
+            for _ in 0..passes * STAGES as u64 {
+                let start = Instant::now();
+                #[allow(clippy::cast_possible_truncation)]
+                let took = black_box(start).elapsed().as_nanos() as u64;
+                histogram.record(took).unwrap_or_default();
+            }
+        })
+    });
+    let bare_lap = suite.case(Some(bare_peer), STAGES, |passes| {
         let mut timer = series.start();
-        let mut turn = false;
-        let marginal = work.marginal(passes, |at| {
-            let at = work.stage(at);
-            turn = !turn;
-            let took = timer.lap(if turn { next } else { series });
-            at ^ usize::from(took.0 == u64::MAX)
+        let took = timed(|| {
+            for _ in 0..passes * STAGES as u64 {
+                black_box(timer.lap(series));
+            }
         });
         timer.stop();
-        marginal
+        took
     });
     suite.run(options.pick(400, 20), options.pick(Duration::from_secs(20), Duration::from_secs(2)));
     report.plain("a stage's work, unmeasured", suite.measured(control).value, "ns");
     report.plain("two Instants and hdr 3, marginal", suite.measured(peer).value, "ns");
     let peer = "Instants and hdr 3";
     report.beside("lap, marginal", suite.measured(lap), peer, Some(Target::Ratio(0.20)));
-    let waited = suite.measured(serial);
-    report.beside("lap, marginal, next work waits for it", waited, peer, None);
+    report.plain("two Instants and hdr 3, no work", suite.measured(bare_peer).value, "ns");
+    report.beside("lap, no work to hide it", suite.measured(bare_lap), "the same, no work", None);
     report.beside("start and stop, marginal", suite.measured(guard), peer, None);
     Ok(())
 }

@@ -59,7 +59,8 @@ fn machine() -> Machine {
     let model = model.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim());
     Machine {
         cpu: model.unwrap_or("unknown").to_owned(),
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        // Not what this thread may use, which is one processor once it is pinned.
+        cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         kernel: line("/proc/sys/kernel/osrelease").trim().to_owned(),
         rustc: said("rustc", &["--version"]).unwrap_or_else(|| "unknown".into()),
         load: line("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),

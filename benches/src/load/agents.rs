@@ -32,7 +32,7 @@ use crate::numbers::whole;
 /// Agents one run may have: as many as an aggregator keeps connections.
 pub const AGENTS_MAX: usize = CONNECTIONS_MAX;
 
-/// Samples of one series in one batch.
+/// Samples of all series in one batch: drawing them must not keep others waiting.
 pub const SAMPLES_MAX: usize = 1_000_000;
 
 /// Connections made at once: a herd of handshakes is not what is measured.
@@ -261,7 +261,7 @@ impl AgentsLoad {
         for (what, value, most) in [
             ("--n", self.agents, AGENTS_MAX),
             ("--series", self.series, FRAME_SERIES_MAX),
-            ("--samples", self.samples, SAMPLES_MAX),
+            ("--samples", self.samples, SAMPLES_MAX / self.series.clamp(1, FRAME_SERIES_MAX)),
         ] {
             if !(1..=most).contains(&value) {
                 return Err(AgentsError::Bounds { what, value, most });
@@ -332,6 +332,8 @@ mod tests {
         assert!(refused(AgentsLoad { agents: 0, ..load() }).contains("--n is 0"));
         let text = refused(AgentsLoad { series: FRAME_SERIES_MAX + 1, ..load() });
         assert!(text.contains("--series") && text.contains("4096"), "{text}");
+        let text = refused(AgentsLoad { series: 1_000, samples: 1_001, ..load() });
+        assert!(text.contains("--samples is 1001; use 1 to 1000"), "{text}");
         let text = refused(AgentsLoad { rate_batches: 1e7, ..load() });
         assert!(text.contains("--rate-batches"), "{text}");
         let files = IdentityFiles { cert: "a".into(), key: "b".into(), ca: "c".into() };

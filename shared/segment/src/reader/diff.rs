@@ -151,7 +151,7 @@ pub(super) fn settle(
     if high >> 31 == 0 { Ok(()) } else { Err(Backward) }
 }
 
-/// Differences summed over the shards of one series.
+/// Differences summed over the shards of one series. Sums outside the mask mean nothing.
 pub(super) struct Accumulator {
     sums: [[u64; GROUP]; GROUPS],
     mask: u64,
@@ -162,33 +162,36 @@ impl Accumulator {
         Box::new(Self { sums: [[0; GROUP]; GROUPS], mask: 0 })
     }
 
-    /// Adds what the settled groups of `mask` grew by.
+    /// Adds what the settled groups of `mask` grew by. The first shard that touches a group, which
+    /// mostly is the only one, writes its sums instead of adding to them.
     pub(super) fn add(&mut self, mask: u64, new: &Counters, old: Option<&Counters>) {
         let old = old.unwrap_or(&ZERO);
-        self.mask |= mask;
         for at in bits(mask) {
             let (new, old) = (load(&new.0[at]), load(&old.0[at]));
-            for (sum, (new, old)) in self.sums[at].iter_mut().zip(new.iter().zip(&old)) {
-                // At most 64 shards × 2^31.
-                *sum += u64::from(new.wrapping_sub(*old));
+            let grown = core::array::from_fn(|slot| u64::from(new[slot].wrapping_sub(old[slot])));
+            if self.mask >> at & 1 == 0 {
+                self.sums[at] = grown;
+            } else {
+                for (sum, more) in self.sums[at].iter_mut().zip(grown) {
+                    // At most 64 shards × 2^31.
+                    *sum += more;
+                }
             }
         }
+        self.mask |= mask;
     }
 
-    /// Moves the sums out, leaving zeroes.
+    /// Gives the sums of what was added, and begins anew.
     pub(super) fn drain(&mut self, out: &mut Sparse) {
         for at in bits(core::mem::take(&mut self.mask)) {
-            let sums = core::mem::replace(&mut self.sums[at], [0; GROUP]);
             // The last group ends past the last counter; nothing is ever counted there.
-            out.extend_dense(at * GROUP, &sums[..GROUP.min(SLOTS - at * GROUP)]);
+            out.extend_dense(at * GROUP, &self.sums[at][..GROUP.min(SLOTS - at * GROUP)]);
         }
     }
 
     /// Forgets the sums of a series that failed half-way.
     pub(super) fn clear(&mut self) {
-        for at in bits(core::mem::take(&mut self.mask)) {
-            self.sums[at] = [0; GROUP];
-        }
+        self.mask = 0;
     }
 }
 
