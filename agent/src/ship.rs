@@ -6,16 +6,18 @@
 //! unacknowledged as the aggregator allows; what was not acknowledged is sent again by the next
 //! session. Refusal: an acknowledgement of what was never sent ends the session.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use lens_model::{Incarnation, Sequence, UnixNanos};
+use lens_model::limits::CONNECTION_SERIES_MAX;
+use lens_model::{Incarnation, Sequence, SeriesKey, UnixNanos};
 use lens_wire::{
     Ack, AgentDictionary, ClockOffset, DeltaEncoder, DeltaHead, DictionaryError, EncodeError,
-    FrameError, FromAggregator, Instance, InstanceId, Phase, Ping, Pong, Refuse, Welcome,
+    FrameError, FromAggregator, Instance, InstanceId, Phase, Ping, Pong, Refuse, SeriesId, Welcome,
 };
 use thiserror::Error;
 
-use crate::spool::{Record, Spool};
+use crate::spool::{HistogramDelta, Record, Spool};
 
 /// Clock measurements kept; the one with the least error counts.
 const CLOCK_SAMPLES: usize = 8;
@@ -77,11 +79,21 @@ pub struct Session {
     incarnation: Incarnation,
     dictionary: AgentDictionary,
     encoder: DeltaEncoder,
+    known: HashMap<(usize, usize), Known>,
     body_max: usize,
     in_flight_max: u64,
     sent: Sequence,
     acked: Sequence,
     nonce: u64,
+}
+
+/// A series this session has named. The names are held so that their addresses stay theirs: a
+/// harvester gives every record of a series the same two, and finding an address is ten times
+/// cheaper than comparing the names behind it.
+#[derive(Debug)]
+struct Known {
+    _names: (Arc<Instance>, Arc<SeriesKey>),
+    id: SeriesId,
 }
 
 /// What a received frame asks of the caller.
@@ -103,6 +115,7 @@ impl Session {
             incarnation,
             dictionary: AgentDictionary::new(),
             encoder: DeltaEncoder::new(body_max),
+            known: HashMap::new(),
             body_max,
             in_flight_max: u64::from(welcome.frames_in_flight),
             sent: welcome.acked,
@@ -181,8 +194,7 @@ impl Session {
         self.encoder.clear();
         let mut histograms = Vec::with_capacity(record.histograms.len());
         for delta in &record.histograms {
-            let instance = self.instance(&delta.instance)?;
-            histograms.push((self.dictionary.series(instance, &delta.key)?, &delta.block));
+            histograms.push((self.series(delta)?, &delta.block));
         }
         // Ids ascend in a frame; records list series by segment, ids by first use.
         histograms.sort_unstable_by_key(|entry| entry.0);
@@ -217,6 +229,21 @@ impl Session {
         Ok(())
     }
 
+    fn series(&mut self, delta: &HistogramDelta) -> Result<SeriesId, ShipError> {
+        let place = (Arc::as_ptr(&delta.instance).addr(), Arc::as_ptr(&delta.key).addr());
+        if let Some(known) = self.known.get(&place) {
+            return Ok(known.id);
+        }
+        let instance = self.instance(&delta.instance)?;
+        let id = self.dictionary.series(instance, &delta.key)?;
+        // As many as the dictionary holds; a harvester that made its names anew would fill it up.
+        if self.known.len() < CONNECTION_SERIES_MAX {
+            let names = (Arc::clone(&delta.instance), Arc::clone(&delta.key));
+            self.known.insert(place, Known { _names: names, id });
+        }
+        Ok(id)
+    }
+
     fn instance(&mut self, instance: &Arc<Instance>) -> Result<InstanceId, ShipError> {
         Ok(self.dictionary.instance(instance)?)
     }
@@ -225,9 +252,9 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::{HistogramDelta, MemorySpool};
+    use crate::spool::MemorySpool;
     use lens_hist::{Sparse, block};
-    use lens_model::{Arm, InstanceName, Nanos, SeriesKey, Slice, Stage};
+    use lens_model::{Arm, InstanceName, Nanos, Slice, Stage};
     use lens_wire::{FrameBuffer, FromAgent, Hello, Label, PeerDictionary};
 
     const LIFE: Incarnation = Incarnation(77);

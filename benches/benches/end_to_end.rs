@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lens_agent::config::Config;
-use lens_agent::link::{self, SharedSpool};
-use lens_agent::spool::{HistogramDelta, Level, Record, Spool, SpoolError};
+use lens_agent::link;
+use lens_agent::spool::{HistogramDelta, Level, Record, SharedSpool, Spool, SpoolError};
 use lens_agent::status::Status;
 use lens_aggregator::ingest::Ingest;
 use lens_aggregator::listen::Listener;
@@ -320,6 +320,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         identity: spiffe,
         spool_frames_max: 4_096,
         spool_bytes_max: 64 << 20,
+        zone: String::new(),
         labels: Vec::new(),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
     }
