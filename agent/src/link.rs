@@ -14,8 +14,8 @@ use lens_service::time::unix_now;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
-    ClientConfig, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig,
-    VarInt,
+    ClientConfig, ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream,
+    TransportConfig, VarInt,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -38,9 +38,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest deltas wait for the first clock measurement.
 const FIRST_CLOCK_MAX: Duration = Duration::from_secs(1);
 
-/// Keep-alive and idle limits: a dead path is noticed within ten seconds.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
-const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Keep-alive and idle limits: a dead path is noticed within five seconds, so that a drain of eight
+/// has time left for another attempt.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// The code an aggregator closes a connection with whose agent has come again (docs/wire.md).
+const REPLACED: VarInt = VarInt::from_u32(7);
 
 /// Bytes a peer may have on the way to us: acknowledgements only, a frame is 26 bytes.
 const RECEIVE_WINDOW_BYTES: u32 = 64 << 10;
@@ -77,6 +81,9 @@ pub enum LinkError {
     /// The stream broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// Another agent took the place of this one.
+    #[error("another agent with this identity took over: issue each its own certificate")]
+    Replaced,
     /// The aggregator has not what it once acknowledged, or has what was never sent.
     #[error(
         "{endpoint} has deltas up to {acked} of this agent, not {from} to {to}: numbering begins anew"
@@ -170,6 +177,8 @@ fn pause_after(error: &LinkError, backoff: Duration) -> Duration {
             let least = if refuse.code.is_passing() { Duration::ZERO } else { BACKOFF_MAX };
             jittered.max(asked.min(Duration::from_secs(300))).max(least)
         }
+        // Taking the place back at once would only have the two displace each other for ever.
+        LinkError::Replaced => jittered.max(BACKOFF_MAX),
         _ => jittered,
     }
 }
@@ -364,7 +373,11 @@ impl Link {
             }
             tokio::select! {
                 chunk = self.receive.read_chunk(64 << 10, true) => {
-                    let chunk = chunk.map_err(|error| LinkError::Lost(told(&error)))?;
+                    let chunk = chunk.map_err(|error| match &error {
+                        ReadError::ConnectionLost(ConnectionError::ApplicationClosed(closed))
+                            if closed.error_code == REPLACED => LinkError::Replaced,
+                        _ => LinkError::Lost(told(&error)),
+                    })?;
                     let Some(chunk) = chunk else {
                         return Err(LinkError::Lost("closed by the aggregator".into()));
                     };

@@ -3,9 +3,6 @@
 
 mod world;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -163,25 +160,6 @@ fn the_segment_of_a_node_that_ended_is_drained_and_removed() {
 }
 
 /// Where the recording child is told what to do, and where it says how far it is.
-const CHILD_DIR: &str = "LENS_TESTS_CHILD_DIR";
-const CHILD_PROGRESS: &str = "LENS_TESTS_CHILD_PROGRESS";
-
-#[test]
-#[ignore = "the process that the next test starts and kills"]
-fn recording_child() {
-    let (Ok(dir), Ok(progress)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_PROGRESS)) else {
-        return;
-    };
-    let progress = File::create(progress).unwrap();
-    let node = recorder(Path::new(&dir), "node-1");
-    let series = node.series(slice("rust"), Stage::A).unwrap();
-    // What it is about to record, and then what it has: killed in between, either may be true.
-    for count in 1..u64::MAX {
-        progress.write_all_at(&count.to_le_bytes(), 0).unwrap();
-        series.record(latency(&mut choices(count)));
-        progress.write_all_at(&count.to_le_bytes(), 8).unwrap();
-    }
-}
 
 #[test]
 fn a_node_killed_while_recording_loses_nothing_and_leaves_nothing_behind() {
@@ -189,9 +167,8 @@ fn a_node_killed_while_recording_loses_nothing_and_leaves_nothing_behind() {
     let agent = world.agent("host-1", &[]);
     std::fs::create_dir_all(&agent.segments).unwrap();
     let progress = world.dir().join("progress");
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["recording_child", "--exact", "--ignored", "--nocapture"]);
-    child.env(CHILD_DIR, &agent.segments).env(CHILD_PROGRESS, &progress);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_recording_child"));
+    child.arg(&agent.segments).arg(&progress);
     let mut child = Process::start("child", world.dir(), child);
     let path = until("segment", || {
         let found = lens_segment::scan(&agent.segments).map_err(|error| error.to_string())?;

@@ -334,7 +334,7 @@ mod tests {
         assert!(text.contains("--series") && text.contains("4096"), "{text}");
         let text = refused(AgentsLoad { series: 1_000, samples: 1_001, ..load() });
         assert!(text.contains("--samples is 1001; use 1 to 1000"), "{text}");
-        let text = refused(AgentsLoad { rate_batches: 1e7, ..load() });
+        let text = refused(AgentsLoad { rate_batches: 2e7, ..load() });
         assert!(text.contains("--rate-batches"), "{text}");
         let files = IdentityFiles { cert: "a".into(), key: "b".into(), ca: "c".into() };
         let text = refused(AgentsLoad { identities: Identities::Given(files), ..load() });
