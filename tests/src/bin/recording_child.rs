@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (dir, progress) = (next()?, File::create(next()?)?);
     let node =
         Recorder::create(dir, Node { service: "lens", version: "1.4.2", instance: "node-1" })?;
-    let series = node.series(Slice::new("backend", "rust", "large")?, Stage::A)?;
+    let series = node.series(Slice::new("backend", "rust", "small")?, Stage::A)?;
     for count in 1..u64::MAX {
         progress.write_all_at(&count.to_le_bytes(), 0)?;
         // 1 µs to 1 s, spread over the octaves.
