@@ -28,7 +28,8 @@ pub use varint::{put_varint, take_varint, varint_len};
 /// Largest sample count in the spread shape: beyond it pages decode faster.
 const SPREAD_SAMPLES_MAX: u64 = 256;
 
-/// Largest sample count for which the spread shape is taken when it is less than half the size.
+/// Largest sample count the spread shape may hold: taken for it when all samples are alike, which
+/// then are five bytes.
 const SPREAD_SAMPLES_LIMIT: u64 = 1_024;
 
 /// Why bytes are not a block. Every variant means the sender is at fault; nothing was merged.
@@ -179,8 +180,7 @@ pub fn encode(counts: &Sparse, out: &mut Vec<u8>) {
 fn prefer_spread(counts: &Sparse) -> bool {
     let samples = counts.total();
     samples <= SPREAD_SAMPLES_MAX
-        || (samples <= SPREAD_SAMPLES_LIMIT
-            && spread::encoded_len(counts) * 2 <= pages::encoded_len(counts))
+        || (samples <= SPREAD_SAMPLES_LIMIT && counts.entries().len() == 1)
 }
 
 #[cfg(test)]

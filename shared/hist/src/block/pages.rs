@@ -283,18 +283,6 @@ fn choose(entries: &[(u16, u64)]) -> (u8, usize) {
     }
 }
 
-/// Bytes [`encode`] appends for these counts.
-pub(super) fn encoded_len(counts: &Sparse) -> usize {
-    let mut before = 0;
-    let page_len = |entries: &[(u16, u64)]| {
-        let page = usize::from(entries[0].0) / PAGE;
-        let escape = usize::from(page - before >= GAP_ESCAPE);
-        before = page + 1;
-        1 + escape + choose(entries).1
-    };
-    1 + by_page(counts).map(page_len).sum::<usize>()
-}
-
 /// Appends everything behind the head.
 pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
     let count_at = out.len();

@@ -6,7 +6,7 @@
 //! zero after the last value); the low part packs the w low bits of each index. Both lowest bit
 //! first, each padded with zeros to a byte.
 
-use super::varint::{put_varint, take_varint, varint_len};
+use super::varint::{put_varint, take_varint};
 use super::{BlockError, SPREAD_SAMPLES_LIMIT};
 use crate::layout::SLOTS;
 use crate::paged::PagedCounts;
@@ -177,17 +177,6 @@ fn span(counts: &Sparse) -> (usize, usize, usize) {
     (first, last - first, usize::try_from(counts.total()).unwrap_or(usize::MAX))
 }
 
-/// Bytes [`encode`] appends for these counts.
-pub(super) fn encoded_len(counts: &Sparse) -> usize {
-    let (first, range, samples) = span(counts);
-    let front = varint_len(first as u64) + varint_len(range as u64);
-    if range == 0 {
-        return front;
-    }
-    let bits = low_bits(samples, range);
-    front + (samples + (range >> bits)).div_ceil(8) + (samples * bits as usize).div_ceil(8)
-}
-
 /// Appends everything behind the head. `counts` holds 1 to [`SPREAD_SAMPLES_LIMIT`] samples.
 pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
     let (first, range, samples) = span(counts);
@@ -204,17 +193,34 @@ pub(super) fn encode(counts: &Sparse, out: &mut Vec<u8>) {
     let mask = (1_usize << bits) - 1;
     let (high, low) = out[high_at..].split_at_mut(low_at - high_at);
     let mut low = BitWriter { out: low, pending: 0, bits: 0 };
-    let mut position = 0;
+    // A word of the high part is gathered in a register: its ones are set one after another.
+    let (mut word, mut word_at, mut position) = (0_u64, 0, 0);
     for &(index, count) in counts.entries() {
         let offset = usize::from(index) - first;
         for _ in 0..count {
             let at = position + (offset >> bits);
-            high[at / 8] |= 1 << (at % 8);
+            if at / 64 != word_at {
+                put_word(high, word_at, word);
+                (word, word_at) = (0, at / 64);
+            }
+            word |= 1 << (at % 64);
             low.put((offset & mask) as u64, bits);
             position += 1;
         }
     }
+    put_word(high, word_at, word);
     low.finish();
+}
+
+/// Puts the word numbered `at`, as much of it as there is room for; words not put stay zero.
+#[inline]
+fn put_word(out: &mut [u8], at: usize, word: u64) {
+    let bytes = word.to_le_bytes();
+    match out.get_mut(at * 8..).map(|rest| (rest.len(), rest)) {
+        Some((8.., rest)) => rest[..8].copy_from_slice(&bytes),
+        Some((_, rest)) => rest.iter_mut().zip(bytes).for_each(|(to, from)| *to = from),
+        None => {}
+    }
 }
 
 /// Writes numbers of some bits one behind the other, lowest bit first.
