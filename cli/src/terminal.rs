@@ -9,6 +9,43 @@ pub(crate) fn wants_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+/// Columns and rows of the terminal on standard output; 80 × 24 where it does not say.
+pub(crate) fn size() -> (usize, usize) {
+    let said = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    match said.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row))) {
+        Some((columns, rows)) if columns > 0 && rows > 0 => (columns, rows),
+        _ => (80, 24),
+    }
+}
+
+/// The lines that fit a screen, so that drawing over them stays on it: further ones become one line
+/// that counts them, longer ones are cut. Colour codes take no room.
+pub(crate) fn fit(mut lines: Vec<String>, (columns, rows): (usize, usize)) -> Vec<String> {
+    // The cursor waits on the row below the last line.
+    let room = rows.saturating_sub(1).max(2);
+    if lines.len() > room {
+        let more = lines.len() - room + 1;
+        lines.truncate(room - 1);
+        lines.push(format!("… {more} more series; the page shows them all"));
+    }
+    lines.iter().map(|line| cut(line, columns)).collect()
+}
+
+fn cut(line: &str, columns: usize) -> String {
+    let (mut shown, mut code, mut out) = (0, false, String::new());
+    for char in line.chars() {
+        code |= char == '\x1b';
+        if code {
+            code = char != 'm';
+            out.push(char);
+        } else if shown < columns {
+            shown += 1;
+            out.push(char);
+        }
+    }
+    out
+}
+
 /// A latency in milliseconds as people read it: three significant digits and the fitting unit.
 pub(crate) fn latency(ms: Option<f64>) -> String {
     let Some(ms) = ms else { return "–".into() };
@@ -99,5 +136,17 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[1].contains("1.50 ms") && lines[1].contains('–'), "{}", lines[1]);
         assert!(lines[1].ends_with("insufficient_data"));
+    }
+
+    #[test]
+    fn what_is_drawn_over_fits_the_screen() {
+        let lines: Vec<String> =
+            (0..30).map(|n| format!("{n:03} \x1b[31mviolation\x1b[0m")).collect();
+        let fitted = fit(lines.clone(), (8, 24));
+        assert_eq!(fitted.len(), 23);
+        assert_eq!(fitted[0], "000 \x1b[31mviol\x1b[0m");
+        assert_eq!(fitted[22], "… 8 more");
+        assert_eq!(fit(lines.clone(), (80, 31)), lines);
+        assert_eq!(fit(lines, (80, 1)).len(), 2);
     }
 }

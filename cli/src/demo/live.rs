@@ -118,6 +118,9 @@ impl Live {
             snapshot["health"]["status"].as_str().unwrap_or("–"),
         )];
         lines.extend(terminal::table(snapshot, colour));
+        if self.terminal {
+            lines = terminal::fit(lines, terminal::size());
+        }
         let mut out = std::io::stdout().lock();
         let mut text = String::new();
         if self.terminal && self.drawn_lines > 0 {
