@@ -159,7 +159,9 @@ impl Config {
                 Err(error) => problems
                     .push(Problem { origin: "identity.cert".into(), what: error.to_string() }),
             }
-            if let Err(error) = tls::client(&identity_files, lens_wire::ALPN) {
+            if let Err(error) =
+                tls::client(&identity_files, lens_wire::ALPN, tls::Crypto::default())
+            {
                 let what = error.to_string();
                 if problems.iter().all(|problem| problem.what != what) {
                     problems.push(Problem { origin: "identity".into(), what });

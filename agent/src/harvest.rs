@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use lens_hist::block;
 use lens_model::limits::{AGENT_SEGMENTS_MAX, FRAME_BYTES_MAX, FRAME_SERIES_MAX};
 use lens_model::{Nanos, UnixNanos};
 use lens_segment::{Harvest, ReadPolicy, SegmentReader, scan};
-use lens_service::time::unix_now;
+use lens_service::env::Env;
 use lens_wire::{ClockOffset, Instance, Label};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::baselines::{Baselines, Known};
@@ -44,6 +44,7 @@ struct Held {
 /// Everything the agent reads from.
 #[derive(Debug)]
 pub struct Harvester {
+    env: Env,
     dir: PathBuf,
     policy: ReadPolicy,
     zone: Label,
@@ -59,6 +60,7 @@ pub struct Harvester {
 impl Harvester {
     /// A harvester of the segments in `dir` for the agent of that name.
     pub fn new(
+        env: Env,
         dir: PathBuf,
         agent: &str,
         zone: &str,
@@ -67,6 +69,7 @@ impl Harvester {
     ) -> Self {
         Self {
             baselines: Baselines::load(&dir, agent),
+            env,
             dir,
             policy: ReadPolicy::default(),
             zone: Label::lossy(zone),
@@ -177,7 +180,7 @@ impl Harvester {
             let elapsed = match held.committed_at {
                 Some(at) => Nanos::from(at.elapsed()),
                 // The first harvest is of everything since the segment was made.
-                None => unix_now().since(held.reader.info().created),
+                None => self.env.now().since(held.reader.info().created),
             };
             match held.reader.harvest(elapsed, &mut self.harvest) {
                 Ok(()) => {

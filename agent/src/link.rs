@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lens_model::{Incarnation, Sequence};
+use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
-use lens_service::time::unix_now;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ship::{Clock, Received, Session, ShipError};
-use crate::spool::{SharedSpool, fresh_incarnation};
+use crate::spool::SharedSpool;
 use crate::status::{Counters, Status};
 
 /// Longest an attempt to connect and be welcomed may take.
@@ -100,7 +100,7 @@ pub enum LinkError {
     },
     /// There is no randomness for another life.
     #[error("no randomness: {0}")]
-    Random(getrandom::Error),
+    Random(std::io::Error),
     /// The protocol ended it.
     #[error(transparent)]
     Ship(#[from] ShipError),
@@ -110,6 +110,7 @@ pub enum LinkError {
 ///
 /// Returns whether everything spooled was acknowledged.
 pub async fn run(
+    env: Env,
     config: Arc<Config>,
     shared: SharedSpool,
     status: Arc<Status>,
@@ -123,8 +124,8 @@ pub async fn run(
         turn += 1;
         status.link.lock().endpoint.clone_from(&endpoint);
         let incarnation = shared.spool.lock().incarnation();
-        let link = connect(&config, &endpoint, incarnation).await;
-        let ended = match link.and_then(|link| link.resumable(&shared)) {
+        let link = connect(&env, &config, &endpoint, incarnation).await;
+        let ended = match link.and_then(|link| link.resumable(&env, &shared)) {
             Ok(link) => {
                 info!(endpoint, acked = link.welcome.acked.0, "connected");
                 Counters::add(&status.counters.connects_total, 1);
@@ -133,7 +134,7 @@ pub async fn run(
                     (shown.connected, shown.last_error) = (true, None);
                 }
                 backoff = BACKOFF_MIN;
-                let ended = link.carry(&shared, &status, &mut clock, &drained).await;
+                let ended = link.carry(&env, &shared, &status, &mut clock, &drained).await;
                 status.link.lock().connected = false;
                 match ended {
                     Ok(()) => return true,
@@ -145,7 +146,7 @@ pub async fn run(
                 error
             }
         };
-        let pause = pause_after(&ended, backoff);
+        let pause = pause_after(&env, &ended, backoff);
         warn!(endpoint, error = %ended, retry_ms = pause.as_millis(), "not connected");
         status.link.lock().last_error = Some(ended.to_string());
         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -167,10 +168,11 @@ pub async fn run(
 }
 
 /// Backoff with jitter between half and the whole; an aggregator's own wish counts if longer.
-fn pause_after(error: &LinkError, backoff: Duration) -> Duration {
+fn pause_after(env: &Env, error: &LinkError, backoff: Duration) -> Duration {
     // Without randomness every agent backs off alike, which is worse for the aggregator only.
-    let random = getrandom::u32().unwrap_or(u32::MAX) >> 24;
-    let jittered = backoff / 2 + (backoff / 2) * random / 255;
+    let mut random = [u8::MAX];
+    let random = env.random.fill(&mut random).map_or(u8::MAX, |()| random[0]);
+    let jittered = backoff / 2 + (backoff / 2) * u32::from(random) / 255;
     match error {
         LinkError::Ship(ShipError::Refused(refuse)) => {
             let asked = Duration::from_millis(u64::from(refuse.retry_after_millis));
@@ -209,35 +211,37 @@ fn transport() -> TransportConfig {
 }
 
 async fn connect(
+    env: &Env,
     config: &Config,
     endpoint: &str,
     incarnation: Incarnation,
 ) -> Result<Link, LinkError> {
-    match timeout(CONNECT_MAX, handshake(config, endpoint, incarnation)).await {
+    match timeout(CONNECT_MAX, handshake(env, config, endpoint, incarnation)).await {
         Ok(done) => done,
         Err(_) => Err(LinkError::Timeout { endpoint: endpoint.into() }),
     }
 }
 
-async fn resolve(endpoint: &str) -> Result<SocketAddr, LinkError> {
+async fn resolve(env: &Env, endpoint: &str) -> Result<SocketAddr, LinkError> {
     let fail = |detail: String| LinkError::Resolve { endpoint: endpoint.into(), detail };
-    let mut found = tokio::net::lookup_host(endpoint).await.map_err(|e| fail(e.to_string()))?;
-    found.next().ok_or_else(|| fail("none found".into()))
+    let found = env.net.resolve(endpoint).await.map_err(|e| fail(e.to_string()))?;
+    found.ok_or_else(|| fail("none found".into()))
 }
 
 async fn handshake(
+    env: &Env,
     config: &Config,
     name: &str,
     incarnation: Incarnation,
 ) -> Result<Link, LinkError> {
     let fail = |detail: String| LinkError::Connect { endpoint: name.into(), detail };
-    let address = resolve(name).await?;
+    let address = resolve(env, name).await?;
     // Read anew for each connection, so that a renewed certificate is taken up.
-    let crypto = tls::client(&config.identity_files, lens_wire::ALPN)
+    let crypto = tls::client(&config.identity_files, lens_wire::ALPN, env.net.crypto())
         .map_err(|error| fail(error.to_string()))?;
     let local: SocketAddr =
         if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    let endpoint = Endpoint::client(local).map_err(LinkError::Socket)?;
+    let endpoint = env.net.endpoint(local, None).map_err(LinkError::Socket)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::new(transport()));
     let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
@@ -335,13 +339,13 @@ impl Link {
     /// One that was restarted without its memory would wait for deltas that were forgotten when it
     /// acknowledged them; one that has more than was sent mixes this life up with another. Either
     /// way what is held gets new numbers in a new life. (WIRE-075, WIRE-076)
-    fn resumable(self, shared: &SharedSpool) -> Result<Self, LinkError> {
+    fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
         let mut spool = shared.spool.lock();
         let (level, acked) = (spool.level(), self.welcome.acked);
         if (level.acked..=level.last).contains(&acked) {
             return Ok(self);
         }
-        spool.renew(fresh_incarnation().map_err(LinkError::Random)?);
+        spool.renew(env.incarnation().map_err(LinkError::Random)?);
         let (from, to) = (level.acked, level.last);
         self.connection.close(VarInt::from_u32(0), b"another life");
         let endpoint = self.connection.remote_address().to_string();
@@ -351,6 +355,7 @@ impl Link {
     /// Ships until the connection breaks or everything is drained after shutdown.
     async fn carry(
         mut self,
+        env: &Env,
         shared: &SharedSpool,
         status: &Status,
         clock: &mut Clock,
@@ -385,8 +390,8 @@ impl Link {
                     while let Some(frame) =
                         self.buffer.next_frame(&mut bytes).map_err(ShipError::from)?
                     {
-                        match session.receive(frame, unix_now())? {
-                            Received::Acked(acked) => acknowledged(shared, status, acked),
+                        match session.receive(frame, env.now())? {
+                            Received::Acked(acked) => acknowledged(env, shared, status, acked),
                             Received::Clock(offset) => {
                                 clock.measure(offset);
                                 *status.clock.lock() = clock.offset();
@@ -398,7 +403,7 @@ impl Link {
                 }
                 _ = pings.tick() => {
                     out.clear();
-                    session.ping(unix_now(), &mut out);
+                    session.ping(env.now(), &mut out);
                     self.write(&out, status).await?;
                 }
                 () = shared.changed.notified() => {}
@@ -445,7 +450,7 @@ impl Link {
     }
 }
 
-fn acknowledged(shared: &SharedSpool, status: &Status, acked: Sequence) {
+fn acknowledged(env: &Env, shared: &SharedSpool, status: &Status, acked: Sequence) {
     shared.spool.lock().acknowledge(acked);
-    status.link.lock().last_ack = Some(unix_now());
+    status.link.lock().last_ack = Some(env.now());
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use lens_model::Nanos;
 use lens_service::args::ServiceArgs;
+use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
-use lens_service::time::{rfc3339, unix_now};
+use lens_service::time::rfc3339;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -20,7 +21,7 @@ use crate::admin::{self, Admin};
 use crate::config::{Config, KEYS, PREFIX};
 use crate::harvest::Harvester;
 use crate::link;
-use crate::spool::{MemorySpool, SharedSpool, fresh_incarnation};
+use crate::spool::{MemorySpool, SharedSpool};
 use crate::status::Status;
 
 /// Longest a drain may take before the process ends all the same.
@@ -49,7 +50,8 @@ pub fn run(args: &ServiceArgs) -> Exit {
 
 #[allow(clippy::print_stdout)]
 async fn serve(config: Config) -> Exit {
-    let incarnation = match fresh_incarnation() {
+    let env = Env::system();
+    let incarnation = match env.incarnation() {
         Ok(incarnation) => incarnation,
         Err(error) => {
             error!(%error, "no randomness");
@@ -57,7 +59,7 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let config = Arc::new(config);
-    let status = Arc::new(Status::new(unix_now(), config.identity.to_string(), incarnation));
+    let status = Arc::new(Status::new(env.now(), config.identity.to_string(), incarnation));
     let spool = MemorySpool::new(incarnation, config.spool_frames_max, config.spool_bytes_max);
     let shared = SharedSpool {
         spool: Arc::new(Mutex::new(Box::new(spool))),
@@ -96,8 +98,13 @@ async fn serve(config: Config) -> Exit {
         admin_stopped.wait().await;
     }));
     let (tell_drained, drained) = Shutdown::manual();
-    let link =
-        tokio::spawn(link::run(Arc::clone(&config), shared.clone(), Arc::clone(&status), drained));
+    let link = tokio::spawn(link::run(
+        env.clone(),
+        Arc::clone(&config),
+        shared.clone(),
+        Arc::clone(&status),
+        drained,
+    ));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
             tokio::spawn(async move {
@@ -111,13 +118,14 @@ async fn serve(config: Config) -> Exit {
         Err(error) => warn!(%error, "SIGHUP cannot be handled"),
     }
     let harvester = Harvester::new(
+        env.clone(),
         config.segments_dir.clone(),
         config.identity.agent.as_str(),
         &config.zone,
         Arc::clone(&status),
         shared.clone(),
     );
-    let harvester = harvest_until(&config, harvester, &status, &shutdown).await;
+    let harvester = harvest_until(&env, &config, harvester, &status, &shutdown).await;
     info!("draining");
     // The last harvest is spooled: the link may finish once it is acknowledged.
     tell_drained.send_replace(true);
@@ -136,6 +144,7 @@ async fn serve(config: Config) -> Exit {
 /// Harvests on the whole multiples of the interval, so that intervals nest into slots, and once
 /// more at the end; gives the harvester back unless it failed.
 async fn harvest_until(
+    env: &Env,
     config: &Config,
     mut harvester: Harvester,
     status: &Arc<Status>,
@@ -143,7 +152,7 @@ async fn harvest_until(
 ) -> Option<Harvester> {
     let mut next_scan = tokio::time::Instant::now();
     loop {
-        let now = unix_now();
+        let now = env.now();
         let wait = Nanos(config.harvest_interval.0 - now.0 % config.harvest_interval.0);
         let last = tokio::select! {
             () = tokio::time::sleep(wait.into()) => false,
@@ -155,11 +164,12 @@ async fn harvest_until(
         }
         let clock = *status.clock.lock();
         // File reads: off the threads that serve the network.
-        let turn = tokio::task::spawn_blocking(move || {
+        let wall = Arc::clone(&env.clock);
+        let turn = env.blocking(move || {
             if look {
                 harvester.scan();
             }
-            harvester.harvest(unix_now(), clock);
+            harvester.harvest(wall.now(), clock);
             harvester
         });
         match turn.await {

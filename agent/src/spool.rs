@@ -214,17 +214,6 @@ pub struct SharedSpool {
     pub changed: Arc<Notify>,
 }
 
-/// A fresh random life.
-///
-/// # Errors
-/// The operating system's, without randomness; numbering deltas from a guessable life would not
-/// be safe.
-pub fn fresh_incarnation() -> Result<Incarnation, getrandom::Error> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(Incarnation(u128::from_le_bytes(bytes)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

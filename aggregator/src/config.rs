@@ -191,7 +191,7 @@ impl Config {
             );
         }
         if problems.is_empty()
-            && let Err(error) = tls::server(&identity, lens_wire::ALPN)
+            && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
             problems.push(Problem { origin: "identity".into(), what: error.to_string() });
         }

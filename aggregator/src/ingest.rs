@@ -326,7 +326,7 @@ mod tests {
     fn ingest(slices_automatic_max: usize) -> Ingest {
         let rules = Rules { slices_automatic_max, ..Rules::default() };
         let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
-        Ingest::new(Arc::new(State::new(rules, windows, NOW)))
+        Ingest::new(Arc::new(State::new(lens_service::env::Env::system(), rules, windows, NOW)))
     }
 
     /// The frames of one delta: `slices` series of `values` each.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use lens_model::limits::{AGENTS_MAX, CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
 use lens_model::{AgentName, Sequence, SpiffeId, TrustDomain};
+use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
-use lens_service::time::unix_now;
 use lens_service::tls::{self, IdentityFiles, TlsError};
 use lens_wire::{
     Ack, FrameBuffer, FrameError, FromAgent, Hello, Phase, Reason, Refuse, RefuseCode, Welcome,
@@ -116,8 +116,8 @@ fn transport() -> TransportConfig {
     transport
 }
 
-fn server_config(files: &IdentityFiles) -> Result<ServerConfig, TlsError> {
-    let crypto = tls::server(files, lens_wire::ALPN)?;
+fn server_config(env: &Env, files: &IdentityFiles) -> Result<ServerConfig, TlsError> {
+    let crypto = tls::server(files, lens_wire::ALPN, env.net.crypto())?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
         .transport_config(Arc::new(transport()))
@@ -131,6 +131,7 @@ fn server_config(files: &IdentityFiles) -> Result<ServerConfig, TlsError> {
 /// Takes up renewed certificates for connections to come.
 #[derive(Clone, Debug)]
 pub struct Renewal {
+    env: Env,
     endpoint: Endpoint,
     files: IdentityFiles,
 }
@@ -141,7 +142,7 @@ impl Renewal {
     /// # Errors
     /// [`TlsError`] names the file at fault; the identity stays what it was.
     pub fn renew(&self) -> Result<(), TlsError> {
-        self.endpoint.set_server_config(Some(server_config(&self.files)?));
+        self.endpoint.set_server_config(Some(server_config(&self.env, &self.files)?));
         Ok(())
     }
 }
@@ -157,7 +158,11 @@ impl Listener {
         trust_domain: Option<TrustDomain>,
         ingest: Arc<Ingest>,
     ) -> Result<Self, ListenError> {
-        let endpoint = Endpoint::server(server_config(files)?, address)
+        let env = &ingest.state.env;
+        let server = server_config(env, files)?;
+        let endpoint = env
+            .net
+            .endpoint(address, Some(server))
             .map_err(|source| ListenError::Bind { address, source })?;
         ingest.state.listening.store(true, Ordering::Relaxed);
         Ok(Self {
@@ -179,7 +184,8 @@ impl Listener {
 
     /// What takes up renewed certificates while this runs.
     pub fn renewal(&self, files: &IdentityFiles) -> Renewal {
-        Renewal { endpoint: self.endpoint.clone(), files: files.clone() }
+        let env = self.ingest.state.env.clone();
+        Renewal { env, endpoint: self.endpoint.clone(), files: files.clone() }
     }
 
     /// Accepts agents until shutdown, then tells them to come back later.
@@ -366,7 +372,7 @@ impl Taken {
         self.replace(&agent, connection);
         let acked = self.ingest.acked(&agent, hello.incarnation);
         let mut out = Vec::new();
-        Welcome::new(&hello, acked, unix_now()).encode(&mut out);
+        Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
         self.entered(identity, &hello, connection.remote_address());
         let mut session = Session {
@@ -414,7 +420,7 @@ impl Taken {
         out: &mut Vec<u8>,
     ) -> Result<(), ConnectionEnd> {
         let state = &self.ingest.state;
-        let received = unix_now();
+        let received = state.now();
         Counters::add(&state.counters.bytes_total, bytes.len() as u64);
         let mut chunk = bytes;
         while let Some(frame) = buffer.next_frame(&mut chunk)? {
@@ -425,7 +431,7 @@ impl Taken {
                     self.seen(session, |agent| agent.instances = session.stream.instances());
                 }
                 FromAgent::Delta(delta) => {
-                    let now = unix_now();
+                    let now = state.now();
                     let outcome = session.stream.delta(&self.ingest, &delta, now)?;
                     let head = delta.head();
                     session.acked = session.acked.max(head.sequence);
@@ -450,7 +456,7 @@ impl Taken {
                 }
                 FromAgent::Ping(ping) => {
                     let Phase::Open(incarnation) = session.phase else { continue };
-                    ping.answer(received, unix_now()).encode(incarnation, out);
+                    ping.answer(received, state.now()).encode(incarnation, out);
                 }
                 FromAgent::Bye(_) => session.bye = true,
                 FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
@@ -479,7 +485,7 @@ impl Taken {
 
     fn entered(&self, identity: &SpiffeId, hello: &Hello, address: SocketAddr) {
         let state = &self.ingest.state;
-        let now = unix_now();
+        let now = state.now();
         let mut agents = state.agents.write();
         let agent = agents.entry(identity.agent.clone()).or_insert_with(|| AgentState {
             identity: identity.to_string(),

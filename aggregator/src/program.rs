@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lens_service::args::ServiceArgs;
+use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
@@ -54,8 +55,9 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let windows = Windows::new(config.base, config.lateness);
-    let now = lens_service::time::unix_now();
-    let state = Arc::new(State::new(config.rules, windows, now));
+    let env = Env::system();
+    let now = env.now();
+    let state = Arc::new(State::new(env.clone(), config.rules, windows, now));
     let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
     let http = match tokio::net::TcpListener::bind(config.http_listen).await {
         Ok(http) => http,
@@ -96,7 +98,7 @@ async fn serve(config: Config) -> Exit {
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
     let listening = tokio::spawn(listener.run(shutdown.clone()));
-    let ticking = tokio::spawn(tick(Arc::clone(&state), shutdown.clone()));
+    let ticking = tokio::spawn(tick(env, Arc::clone(&state), shutdown.clone()));
     let served =
         axum::serve(http, crate::api::router(Arc::clone(&state))).with_graceful_shutdown({
             let (shutdown, state) = (shutdown.clone(), Arc::clone(&state));
@@ -116,7 +118,7 @@ async fn serve(config: Config) -> Exit {
 }
 
 /// Seals and trims windows, and tells of verdicts that changed, once a slot.
-async fn tick(state: Arc<State>, shutdown: Shutdown) {
+async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     let base = state.windows.read().base();
     let mut watch = crate::judge::Watch::new();
     let mut ticks = tokio::time::interval(base.into());
@@ -125,7 +127,7 @@ async fn tick(state: Arc<State>, shutdown: Shutdown) {
         tokio::select! { _ = ticks.tick() => {} () = shutdown.wait() => return }
         let state = Arc::clone(&state);
         // Sealing and judging walk every series: off the threads that serve the network.
-        let turn = tokio::task::spawn_blocking(move || {
+        let turn = env.blocking(move || {
             let now = state.now();
             state.windows.write().advance(now);
             watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));

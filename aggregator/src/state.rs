@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
+use lens_service::env::Env;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -145,6 +145,8 @@ impl Counters {
 /// Everything one aggregator knows.
 #[derive(Debug)]
 pub struct State {
+    /// The machine it runs on.
+    pub env: Env,
     /// When it started.
     pub started: UnixNanos,
     /// How it judges and shows.
@@ -165,8 +167,9 @@ pub struct State {
 
 impl State {
     /// A fresh state.
-    pub fn new(rules: Rules, windows: Windows, now: UnixNanos) -> Self {
+    pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         Self {
+            env,
             started: now,
             rules,
             windows: RwLock::new(windows),
@@ -178,9 +181,9 @@ impl State {
         }
     }
 
-    /// The aggregator's clock; the one place it is read.
+    /// The aggregator's clock.
     pub fn now(&self) -> UnixNanos {
-        UnixNanos::from_system_time(SystemTime::now())
+        self.env.now()
     }
 
     /// Tells whoever listens; with nobody listening it is not kept.

@@ -23,6 +23,7 @@ use lens_aggregator::window::Windows;
 use lens_hist::{Sparse, block};
 use lens_model::{Incarnation, InstanceName, Nanos, Sequence, SeriesKey, UnixNanos};
 use lens_service::certs::{self, CertFiles, Subject};
+use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
 use lens_service::time::unix_now;
 use lens_service::tls::{self, IdentityFiles};
@@ -236,7 +237,7 @@ impl Ours {
     fn start(files: &Files, batches: &[Vec<Vec<u64>>]) -> Outcome<Self> {
         let (client, server) = (runtime("agent")?, runtime("aggregator")?);
         let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
-        let state = Arc::new(State::new(Rules::default(), windows, unix_now()));
+        let state = Arc::new(State::new(Env::system(), Rules::default(), windows, unix_now()));
         let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
         let listener = {
             let _entered = server.enter();
@@ -270,7 +271,7 @@ impl Ours {
         let changed = Arc::clone(&shared.changed);
         let config = Arc::new(config(files, spiffe, address));
         let (stop_client, client_stopped) = Shutdown::manual();
-        client.spawn(link::run(config, shared, Arc::clone(&status), client_stopped));
+        client.spawn(link::run(Env::system(), config, shared, Arc::clone(&status), client_stopped));
         let running = [stop_server, stop_client];
         Ok(Self {
             client,

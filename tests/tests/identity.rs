@@ -164,7 +164,12 @@ async fn a_client_without_certificate_or_with_another_protocol_is_kept_out() {
     assert_kept_out(&world, plain_client(&world, None, false)).await;
 
     let files = world.issue("host-1");
-    let tls = lens_service::tls::client(&identity(&files), b"lens-telemetry/2").unwrap();
+    let tls = lens_service::tls::client(
+        &identity(&files),
+        b"lens-telemetry/2",
+        lens_service::tls::Crypto::default(),
+    )
+    .unwrap();
     assert_kept_out(&world, quinn::ClientConfig::new(Arc::new(tls))).await;
     still_serves(&world, 2).await;
 }

@@ -37,7 +37,7 @@ pub(super) fn state() -> State {
     let rules = Rules { slices_known: vec![slice("rust"), slice("go")], ..Rules::default() };
     let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
     let now = lens_service::time::unix_now();
-    State::new(rules, windows, now.minus(Nanos::from_secs(600)))
+    State::new(lens_service::env::Env::system(), rules, windows, now.minus(Nanos::from_secs(600)))
 }
 
 /// Merges values (nanoseconds) recorded `ago` seconds before now.

@@ -10,7 +10,12 @@ use crate::window::{Host, Windows};
 
 fn state(series: &[(&str, Stage, Arm)]) -> Arc<State> {
     let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
-    let state = State::new(Rules::default(), windows, lens_service::time::unix_now());
+    let state = State::new(
+        lens_service::env::Env::system(),
+        Rules::default(),
+        windows,
+        lens_service::time::unix_now(),
+    );
     let now = state.now();
     let mut bytes = Vec::new();
     block::encode(&(1..=500).map(|ms| ms * 1_000_000).collect::<Sparse>(), &mut bytes);

@@ -115,7 +115,7 @@ impl Link {
         let endpoint = Endpoint::client(local).map_err(said)?;
         let mut transport = TransportConfig::default();
         transport.keep_alive_interval(Some(KEEP_ALIVE));
-        let crypto = tls::client(files, lens_wire::ALPN).map_err(said)?;
+        let crypto = tls::client(files, lens_wire::ALPN, tls::Crypto::default()).map_err(said)?;
         let mut client = ClientConfig::new(Arc::new(crypto));
         client.transport_config(Arc::new(transport));
         let host = to.rsplit_once(':').map_or(to, |(host, _)| host);

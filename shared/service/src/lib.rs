@@ -8,6 +8,7 @@
 pub mod args;
 pub mod certs;
 pub mod config;
+pub mod env;
 pub mod exit;
 pub mod log;
 pub mod program;

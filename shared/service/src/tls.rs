@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use lens_model::{IdentityError, SpiffeId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -155,15 +157,34 @@ fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(store))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+/// What TLS computes with, and the clock it holds certificates against.
+#[derive(Clone, Debug)]
+pub struct Crypto {
+    /// Cipher suites, key exchange, signatures, randomness.
+    pub provider: Arc<CryptoProvider>,
+    /// The clock.
+    pub time: Arc<dyn TimeProvider>,
+}
+
+impl Default for Crypto {
+    /// Ring and the system's clock.
+    fn default() -> Self {
+        Self {
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            time: Arc::new(DefaultTimeProvider),
+        }
+    }
 }
 
 /// The agent's end: proves its identity, checks the aggregator's certificate against the authority.
 ///
 /// # Errors
 /// [`TlsError`] names the file at fault.
-pub fn client(files: &IdentityFiles, alpn: &[u8]) -> Result<QuicClientConfig, TlsError> {
+pub fn client(
+    files: &IdentityFiles,
+    alpn: &[u8],
+    crypto: Crypto,
+) -> Result<QuicClientConfig, TlsError> {
     let unfit = |detail: String| TlsError::Unfit {
         cert: files.cert.clone(),
         key: files.key.clone(),
@@ -172,7 +193,7 @@ pub fn client(files: &IdentityFiles, alpn: &[u8]) -> Result<QuicClientConfig, Tl
     let chain = certificates(&files.cert)?;
     agent_identity(&chain)
         .map_err(|source| TlsError::Identity { path: files.cert.clone(), source })?;
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_details(crypto.provider, crypto.time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| unfit(error.to_string()))?
         .with_root_certificates(roots(&files.ca)?)
@@ -188,16 +209,21 @@ pub fn client(files: &IdentityFiles, alpn: &[u8]) -> Result<QuicClientConfig, Tl
 ///
 /// # Errors
 /// [`TlsError`] names the file at fault.
-pub fn server(files: &IdentityFiles, alpn: &[u8]) -> Result<QuicServerConfig, TlsError> {
+pub fn server(
+    files: &IdentityFiles,
+    alpn: &[u8],
+    crypto: Crypto,
+) -> Result<QuicServerConfig, TlsError> {
     let unfit = |detail: String| TlsError::Unfit {
         cert: files.cert.clone(),
         key: files.key.clone(),
         detail,
     };
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&files.ca)?, provider())
+    let roots = roots(&files.ca)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&crypto.provider))
         .build()
         .map_err(|error| unfit(error.to_string()))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(crypto.provider, crypto.time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| unfit(error.to_string()))?
         .with_client_cert_verifier(verifier)
@@ -275,14 +301,14 @@ mod tests {
     fn an_issued_certificate_names_its_agent() {
         let (_dir, agent, server) = authority();
         assert_eq!(identity_of_file(&agent.cert).unwrap().agent.as_str(), "n1");
-        assert!(client(&agent, b"x").is_ok());
-        assert!(super::server(&server, b"x").is_ok());
+        assert!(client(&agent, b"x", Crypto::default()).is_ok());
+        assert!(super::server(&server, b"x", Crypto::default()).is_ok());
     }
 
     #[test]
     fn a_servers_certificate_is_no_agents() {
         let (_dir, _, server) = authority();
-        let error = client(&server, b"x").err().unwrap();
+        let error = client(&server, b"x", Crypto::default()).err().unwrap();
         assert!(error.to_string().contains("exactly one"), "{error}");
     }
 
@@ -290,7 +316,7 @@ mod tests {
     fn a_key_others_can_read_is_refused_with_the_remedy() {
         let (_dir, agent, _) = authority();
         fs::set_permissions(&agent.key, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = client(&agent, b"x").err().unwrap();
+        let error = client(&agent, b"x", Crypto::default()).err().unwrap();
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
 
@@ -298,16 +324,28 @@ mod tests {
     fn a_missing_or_empty_file_is_named() {
         let (dir, mut agent, _) = authority();
         agent.ca = dir.path().join("nowhere.pem");
-        assert!(client(&agent, b"x").err().unwrap().to_string().contains("nowhere.pem"));
+        assert!(
+            client(&agent, b"x", Crypto::default())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("nowhere.pem")
+        );
         agent.ca = dir.path().join("empty.pem");
         fs::write(&agent.ca, "").unwrap();
-        assert!(client(&agent, b"x").err().unwrap().to_string().contains("no certificate"));
+        assert!(
+            client(&agent, b"x", Crypto::default())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("no certificate")
+        );
     }
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let (_dir, mut agent, server) = authority();
         agent.key = server.key;
-        assert!(matches!(client(&agent, b"x"), Err(TlsError::Unfit { .. })));
+        assert!(matches!(client(&agent, b"x", Crypto::default()), Err(TlsError::Unfit { .. })));
     }
 }

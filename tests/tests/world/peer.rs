@@ -34,7 +34,9 @@ pub struct Peer {
 
 /// A client with this identity, as an agent configures it.
 pub fn client(identity: &IdentityFiles) -> ClientConfig {
-    ClientConfig::new(Arc::new(tls::client(identity, lens_wire::ALPN).unwrap()))
+    ClientConfig::new(Arc::new(
+        tls::client(identity, lens_wire::ALPN, tls::Crypto::default()).unwrap(),
+    ))
 }
 
 /// Connects with any client.

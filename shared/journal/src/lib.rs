@@ -1,0 +1,14 @@
+//! Durable records on a disk that may fail.
+//!
+//! [`Disk`] is the one seam between everything durable in lens (spool, log, windows, audit) and the
+//! file system: [`OsDisk`] is the real one, and the world simulator in `tests/` brings one that
+//! tears, forgets and fails. What stands behind the seam may assume nothing that POSIX does not
+//! promise: written bytes are durable after [`DiskFile::sync`], names after [`Disk::sync_dir`], and
+//! a `sync` that failed says nothing about the bytes, now or later.
+#![forbid(unsafe_code)]
+
+mod disk;
+mod os;
+
+pub use disk::{Disk, DiskFile, DiskLock};
+pub use os::OsDisk;

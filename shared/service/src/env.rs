@@ -1,0 +1,183 @@
+//! What a service takes from the machine it runs on: clock, network, disk, threads, randomness.
+//!
+//! Agent and aggregator reach for none of these themselves. [`Env::system`] gives the real ones; the
+//! world simulator gives its own, and then the very same code runs on simulated time, a simulated
+//! network and a simulated disk, in one thread, the same way each time. Time that passes is tokio's
+//! (`tokio::time`), which a paused runtime simulates already; [`Clock`] is what the wall says.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use lens_journal::{Disk, OsDisk};
+use lens_model::{Incarnation, UnixNanos};
+use quinn::{Endpoint, EndpointConfig, ServerConfig};
+use thiserror::Error;
+
+use crate::time::unix_now;
+use crate::tls::Crypto;
+
+/// The wall clock, which may be wrong and may jump.
+pub trait Clock: Send + Sync + Debug {
+    /// What it says now.
+    fn now(&self) -> UnixNanos;
+}
+
+/// The network as QUIC needs it.
+pub trait Net: Send + Sync + Debug {
+    /// Opens a UDP socket and an endpoint on it, which takes connections if `server` says how.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn endpoint(&self, local: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint>;
+
+    /// The address of `host:port`, if it has one.
+    fn resolve<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, io::Result<Option<SocketAddr>>>;
+
+    /// What TLS computes with, and the clock it holds certificates against.
+    fn crypto(&self) -> Crypto;
+}
+
+/// Where work runs that may block.
+pub trait Threads: Send + Sync + Debug {
+    /// Runs the job to its end; the future resolves then, and dropping it does not stop the job.
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+}
+
+/// Randomness that cannot be guessed.
+pub trait Random: Send + Sync + Debug {
+    /// Fills the buffer.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn fill(&self, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// A blocking job that gave nothing back: it panicked, or the runtime is going away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a blocking job ended without a result")]
+pub struct Abandoned;
+
+/// The machine as a service sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// Threads that may block.
+    pub threads: Arc<dyn Threads>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl Env {
+    /// The real machine.
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(System),
+            net: Arc::new(System),
+            disk: Arc::new(OsDisk),
+            threads: Arc::new(System),
+            random: Arc::new(System),
+        }
+    }
+
+    /// What the wall clock says.
+    pub fn now(&self) -> UnixNanos {
+        self.clock.now()
+    }
+
+    /// Runs a job that may block and gives back its result.
+    ///
+    /// # Errors
+    /// [`Abandoned`] when the job panicked.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Abandoned> {
+        let (give, mut take) = tokio::sync::oneshot::channel();
+        self.threads
+            .run(Box::new(move || {
+                // A caller that no longer waits has no use for the result.
+                drop(give.send(job()));
+            }))
+            .await;
+        take.try_recv().map_err(|_| Abandoned)
+    }
+
+    /// A fresh random life.
+    ///
+    /// # Errors
+    /// The operating system's, without randomness; numbering deltas from a guessable life would
+    /// not be safe.
+    pub fn incarnation(&self) -> io::Result<Incarnation> {
+        let mut bytes = [0_u8; 16];
+        self.random.fill(&mut bytes)?;
+        Ok(Incarnation(u128::from_le_bytes(bytes)))
+    }
+}
+
+/// The machine this process runs on.
+#[derive(Clone, Copy, Debug)]
+struct System;
+
+impl Clock for System {
+    fn now(&self) -> UnixNanos {
+        unix_now()
+    }
+}
+
+impl Net for System {
+    fn endpoint(&self, local: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+        let socket = std::net::UdpSocket::bind(local)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+    }
+
+    fn resolve<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, io::Result<Option<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host(endpoint).await?.next()) })
+    }
+
+    fn crypto(&self) -> Crypto {
+        Crypto::default()
+    }
+}
+
+impl Threads for System {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        let running = tokio::task::spawn_blocking(job);
+        Box::pin(async move {
+            // A panic shows as a job without a result.
+            drop(running.await);
+        })
+    }
+}
+
+impl Random for System {
+    fn fill(&self, buffer: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(buffer).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_blocking_job_gives_its_result_and_a_panicking_one_says_so() {
+        let env = Env::system();
+        assert_eq!(env.blocking(|| 7).await, Ok(7));
+        assert_eq!(env.blocking(|| -> u8 { panic!("as asked") }).await, Err(Abandoned));
+    }
+
+    #[test]
+    fn every_life_is_another() {
+        let env = Env::system();
+        assert_ne!(env.incarnation().unwrap(), env.incarnation().unwrap());
+    }
+}
