@@ -7,8 +7,10 @@
 //! a `sync` that failed says nothing about the bytes, now or later.
 #![forbid(unsafe_code)]
 
+mod database;
 mod disk;
 mod os;
 
+pub use database::database;
 pub use disk::{Disk, DiskFile, DiskLock};
 pub use os::OsDisk;
