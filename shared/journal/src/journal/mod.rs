@@ -435,7 +435,7 @@ impl Journal {
             if bytes - reserve + length > bytes_max || files >= FILES_MAX || length > reserve {
                 return Err(AppendError::Full { bytes, bytes_max });
             }
-            return self.from_reserve(number, first);
+            return self.take_reserve(number, first);
         }
         let path = self.dir.join(file_name(number));
         self.number = number;
@@ -462,12 +462,12 @@ impl Journal {
     /// The reserve, when the disk is full and it is large enough.
     fn instead(&mut self, number: u64, first: u64, length: u64) -> Result<Segment, AppendError> {
         if self.reserve.is_some_and(|reserve| reserve >= length) {
-            return self.from_reserve(number, first);
+            return self.take_reserve(number, first);
         }
         Err(AppendError::DiskFull)
     }
 
-    fn from_reserve(&mut self, number: u64, first: u64) -> Result<Segment, AppendError> {
+    fn take_reserve(&mut self, number: u64, first: u64) -> Result<Segment, AppendError> {
         let (from, path) = (reserve_path(&self.dir), self.dir.join(file_name(number)));
         let failed = |doing, source| AppendError::Io { path: path.clone(), doing, source };
         let file: Arc<dyn DiskFile> =
