@@ -434,7 +434,9 @@ impl Taken {
         let acked = found.map_err(|error| ConnectionEnd::Storage(error.to_string()))?;
         acked.ok_or_else(|| ConnectionEnd::Refused {
             code: RefuseCode::Capacity,
-            text: format!("{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"),
+            text: format!(
+                "{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"
+            ),
         })
     }
 
@@ -588,9 +590,9 @@ impl Taken {
         let state = &self.ingest.state;
         let now = state.now();
         let mut agents = state.agents.write();
-        let agent = agents.entry(identity.agent.clone()).or_insert_with(|| {
-            AgentState::new(identity.to_string(), hello.incarnation, now)
-        });
+        let agent = agents
+            .entry(identity.agent.clone())
+            .or_insert_with(|| AgentState::new(identity.to_string(), hello.incarnation, now));
         if agent.incarnation != hello.incarnation {
             agent.acked = Sequence(0);
         }
