@@ -11,7 +11,7 @@ use lens_hist::block::BlockRef;
 use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, UnixNanos};
 use parking_lot::RwLock;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::rollup::{WIDTHS, slot};
 use super::tables::{FLOORS, META, WINDOWS};
@@ -123,6 +123,17 @@ impl View {
             let needed = step.is_none() && wide(taken);
             if same || needed { next } else { taken }
         })
+    }
+
+    /// Start of the oldest slot held at a resolution; of now, with none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begins(&self, resolution: Resolution) -> Result<UnixNanos, StoreError> {
+        let table = self.read.open_table(WINDOWS[resolution.at()])?;
+        let first = table.first()?.map_or(self.rolled_to, |(key, _)| key.value().0);
+        let floor = self.floors[resolution.at()];
+        Ok(UnixNanos(first.max(floor).saturating_mul(SECOND)))
     }
 
     /// The samples of the selected series in each step of the span, in order; steps without any
