@@ -126,10 +126,7 @@ impl Snapshot {
             t: now,
             uptime_s: now.since(state.started).as_secs_f64(),
             window_s: rules.summary_window.as_secs_f64(),
-            health: Health {
-                incomplete: incomplete.clone(),
-                ..judge::health(&slices, &rows)
-            },
+            health: Health { incomplete: incomplete.clone(), ..judge::health(&slices, &rows) },
             slices,
             rows,
             requests,
