@@ -260,7 +260,7 @@ impl Taken {
 
     async fn serve(self, connection: Connection, shutdown: Shutdown) {
         let from = connection.remote_address();
-        let identity = match tls::peer_identity(&connection) {
+        let identity = match tls::peer(&connection).map(|peer| peer.id) {
             Ok(identity) => identity,
             Err(error) => {
                 self.failed(&error.to_string());
