@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
@@ -13,6 +14,8 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::reload::Renew;
+use crate::security::Security;
 use crate::window::Windows;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
@@ -92,6 +95,9 @@ pub struct AgentState {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub certificate_expires: UnixNanos,
 }
 
 fn as_text<T: std::fmt::Display, S: serde::Serializer>(
@@ -133,6 +139,9 @@ pub struct Counters {
     pub connections_total: AtomicU64,
     pub connections_refused_total: AtomicU64,
     pub handshakes_failed_total: AtomicU64,
+    pub retries_total: AtomicU64,
+    pub connections_aged_total: AtomicU64,
+    pub connections_revoked_total: AtomicU64,
 }
 
 impl Counters {
@@ -143,7 +152,6 @@ impl Counters {
 }
 
 /// Everything one aggregator knows.
-#[derive(Debug)]
 pub struct State {
     /// The machine it runs on.
     pub env: Env,
@@ -163,6 +171,18 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Who may what.
+    pub security: Security,
+    /// What takes up renewed certificates, once there are any.
+    pub renew: OnceLock<Renew>,
+    /// When this aggregator's own certificate ends; 0 while that is not known.
+    pub certificate_expires: AtomicU64,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("started", &self.started).finish_non_exhaustive()
+    }
 }
 
 impl State {
@@ -178,7 +198,17 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            security: Security::default(),
+            renew: OnceLock::new(),
+            certificate_expires: AtomicU64::new(0),
         }
+    }
+
+    /// The same with this at its doors.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
     }
 
     /// The aggregator's clock.

@@ -49,6 +49,10 @@ pub struct Agent {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub certificate_expires: UnixNanos,
     /// Age of the oldest frame in its spool, seconds: not reported yet.
     pub spool_age_s: Option<f64>,
     /// Samples it dropped: not reported yet.
@@ -77,6 +81,7 @@ impl Agent {
             rejected: state.rejected.clone(),
             samples: state.samples,
             instances: state.instances.clone(),
+            certificate_expires: state.certificate_expires,
             spool_age_s: None,
             dropped: None,
             reason: Some("spool_age_s and dropped: agents do not report them yet".into()),
