@@ -107,11 +107,11 @@ async fn serve(config: Config) -> Exit {
     ));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
+            let status = Arc::clone(&status);
             tokio::spawn(async move {
                 while hangups.recv().await.is_some() {
-                    info!(
-                        "certificates are read anew with each connection; nothing else to reload"
-                    );
+                    info!("certificates are taken up anew; nothing else to reload");
+                    status.reload.notify_one();
                 }
             });
         }

@@ -64,6 +64,9 @@ async fn serve(config: Config) -> Exit {
     let windows = Windows::new(config.base, config.lateness);
     let env = Env::system();
     let now = env.now();
+    // Before anything is read: what changes from now on is noticed.
+    let look = watched(&config);
+    let looked = look();
     let security = match secured(&env, &config) {
         Ok(security) => security,
         Err(error) => {
@@ -106,18 +109,7 @@ async fn serve(config: Config) -> Exit {
     // One line for a parent process that let the system choose ports.
     println!("{}", serde_json::json!({"event": "ready", "quic": quic, "http": api}));
     renewing(&state, &config.identity, listener.renewal(&config.identity), tls.clone());
-    let watched = {
-        let files = config.identity.clone();
-        let mut more = Vec::new();
-        if let AuthConfig::Mtls { operator_ca: Some(ca), .. } = &config.auth {
-            more.push(ca.clone());
-        }
-        let stamp = move || {
-            let own = [files.cert.as_path(), &files.key, &files.ca];
-            Stamp::of(own.into_iter().chain(more.iter().map(PathBuf::as_path)))
-        };
-        tokio::spawn(reload::watch(Arc::clone(&state), stamp))
-    };
+    let watched = tokio::spawn(reload::watch(Arc::clone(&state), looked, look));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
             let state = Arc::clone(&state);
@@ -147,6 +139,24 @@ async fn serve(config: Config) -> Exit {
     // What the last requests changed is under a signed head as well.
     state.security.audit.sign().await;
     Exit::Done
+}
+
+/// What looks at the files that may change while this runs.
+fn watched(config: &Config) -> impl Fn() -> reload::Stamps + Clone + Send + 'static {
+    let own = &config.identity;
+    let mut certificates = vec![own.cert.clone(), own.key.clone(), own.ca.clone()];
+    let mut tokens = None;
+    match &config.auth {
+        AuthConfig::Mtls { operator_ca, .. } => certificates.extend(operator_ca.clone()),
+        AuthConfig::Tokens(file) => tokens = Some(file.clone()),
+        AuthConfig::None => {}
+    }
+    let revoked = config.revoked.clone();
+    move || reload::Stamps {
+        certificates: Stamp::of(certificates.iter().map(PathBuf::as_path)),
+        tokens: Stamp::of(tokens.as_deref()),
+        revoked: Stamp::of(revoked.as_deref()),
+    }
 }
 
 /// What keeps strangers out, as configured.

@@ -69,34 +69,35 @@ pub async fn everything(state: &Arc<State>) {
     drop(revoked(state).await);
 }
 
-/// Takes up whatever changes, until it is dropped. `stamp` is of the certificates' files.
-pub async fn watch(state: Arc<State>, stamp: impl Fn() -> Stamp + Clone + Send + 'static) {
-    let look = {
-        let (state, stamp) = (Arc::clone(&state), stamp);
-        move || {
-            let (state, stamp) = (Arc::clone(&state), stamp.clone());
-            async move {
-                let shared = Arc::clone(&state);
-                let job = move || {
-                    let security = &shared.security;
-                    (stamp(), security.gate.stamp(), security.revocations.stamp())
-                };
-                state.env.blocking(job).await.unwrap_or_default()
-            }
-        }
-    };
-    let mut held = look().await;
+/// The files that are watched, as they are at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// Certificates, keys and authorities.
+    pub certificates: Stamp,
+    /// The token file.
+    pub tokens: Stamp,
+    /// The list of the revoked.
+    pub revoked: Stamp,
+}
+
+/// Takes up whatever changes, until it is dropped. `held` was looked at before any of the files was
+/// read, so that what changed since then is not missed.
+pub async fn watch(
+    state: Arc<State>,
+    mut held: Stamps,
+    look: impl Fn() -> Stamps + Clone + Send + 'static,
+) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let now = look().await;
+        let Ok(now) = state.env.blocking(look.clone()).await else { continue };
         // Told and noted where they happen.
-        if now.0 != held.0 {
+        if now.certificates != held.certificates {
             drop(certificates(&state).await);
         }
-        if now.1 != held.1 {
+        if now.tokens != held.tokens {
             drop(tokens(&state).await);
         }
-        if now.2 != held.2 {
+        if now.revoked != held.revoked {
             drop(revoked(&state).await);
         }
         held = now;

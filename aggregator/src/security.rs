@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use lens_model::AgentName;
 use lens_service::env::Env;
-use lens_service::tls::Stamp;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -141,11 +140,6 @@ impl Revocations {
     /// Tells of every change.
     pub fn changes(&self) -> watch::Receiver<Arc<Revoked>> {
         self.now.subscribe()
-    }
-
-    /// The file's stamp, for noticing that it changed.
-    pub fn stamp(&self) -> Stamp {
-        Stamp::of(self.file.as_deref())
     }
 
     /// Whether there is a file to edit.

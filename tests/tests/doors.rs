@@ -51,7 +51,8 @@ fn exchange(
     path: &str,
     token: &str,
 ) -> (u16, String) {
-    let bearer = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+    let bearer =
+        if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n{bearer}\r\n"
     );
@@ -174,7 +175,12 @@ async fn revoking_an_agent_closes_its_connection_and_keeps_it_out_over_a_restart
 }
 
 /// A client of the HTTPS door.
-fn https(world: &World, files: Option<&CertFiles>, method: &str, path: &str) -> Result<(u16, String), String> {
+fn https(
+    world: &World,
+    files: Option<&CertFiles>,
+    method: &str,
+    path: &str,
+) -> Result<(u16, String), String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(world.dir().join("ca.pem")).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -270,7 +276,8 @@ fn connections_end_at_their_age_and_nothing_is_lost() {
     let series = node.series(slice("rust"), Stage::A).unwrap();
     let counter = || {
         let (_, text) = http::get(world.http(), "/metrics").unwrap();
-        let line = text.lines().find_map(|l| l.strip_prefix("lens_aggregator_connections_aged_total "));
+        let line =
+            text.lines().find_map(|l| l.strip_prefix("lens_aggregator_connections_aged_total "));
         line.unwrap().parse::<u64>().unwrap()
     };
     let mut recorded = 0;
@@ -353,7 +360,11 @@ fn world_issue(world: &World) -> CertFiles {
     let path = world.dir().join("left-behind.pem");
     if path.exists() {
         let name = |end: &str| world.dir().join(format!("left-behind.{end}"));
-        return CertFiles { cert: name("pem"), key: name("key"), ca: world.dir().join("bundle.pem") };
+        return CertFiles {
+            cert: name("pem"),
+            key: name("key"),
+            ca: world.dir().join("bundle.pem"),
+        };
     }
     world.issue("left-behind")
 }
@@ -377,7 +388,8 @@ fn certificates_that_do_not_fit_leave_the_old_ones_and_are_seen() {
         holds(!text.contains("\"certificates\""), &text)
     });
     let (_, metrics) = http::get(world.http(), "/metrics").unwrap();
-    let left = metrics.lines().find_map(|l| l.strip_prefix("lens_aggregator_certificate_seconds_left "));
+    let left =
+        metrics.lines().find_map(|l| l.strip_prefix("lens_aggregator_certificate_seconds_left "));
     let left: f64 = left.unwrap().parse().unwrap();
     assert!(left > 86_400.0 && left < 3.0 * 86_400.0, "{left}");
 }
@@ -446,4 +458,36 @@ fn no_secret_is_in_any_log_at_the_finest_level() {
     }
     let status = std::fs::read_to_string(file(&world, "audit/audit-000000000001.jsonl")).unwrap();
     assert!(secrets.iter().all(|secret| !status.contains(secret.as_str())));
+}
+
+#[test]
+fn an_agent_takes_up_a_renewed_certificate_and_keeps_the_old_one_when_it_does_not_fit() {
+    let world = World::new(&[]);
+    let mut agent = world.agent("host-1", &[]);
+    agent.until_connected(true);
+    let status = agent.status().unwrap();
+    let left = status["certificate"]["seconds_left"].as_f64().unwrap();
+    assert!(left > 86_400.0 && left < 3.0 * 86_400.0, "{status}");
+    let good = std::fs::read(world.dir().join("host-1.pem")).unwrap();
+    std::fs::write(world.dir().join("host-1.pem"), "junk").unwrap();
+    until("the trouble shown", || {
+        let certificate = agent.status()?["certificate"].clone();
+        holds(certificate["problem"].is_string(), &certificate)
+    });
+    assert_eq!(agent.status().unwrap()["connection"]["connected"], true);
+    std::fs::write(world.dir().join("host-1.pem"), good).unwrap();
+    let id = "spiffe://lens.test/agent/host-1".parse().unwrap();
+    certs::issue(world.dir(), "host-1", &Subject::Agent(id), 30, true).unwrap();
+    agent.process.signal(Signal::HUP);
+    until("the new one in force", || {
+        let certificate = agent.status()?["certificate"].clone();
+        let left = certificate["seconds_left"].as_f64().unwrap_or(0.0);
+        holds(left > 20.0 * 86_400.0 && certificate["problem"].is_null(), &certificate)
+    });
+    until("seen at the other side", || {
+        let seen = world.seen("host-1")?;
+        let own = agent.status()?["certificate"]["expires"].clone();
+        holds(seen["certificate_expires"] == own, &seen)
+    });
+    agent.process.terminate();
 }
