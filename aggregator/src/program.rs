@@ -15,16 +15,15 @@ use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, HttpsFiles, IdentityFiles, Stamp, TlsError};
 use tracing::{error, info};
 
+use crate::aggregator::Aggregator;
 use crate::audit::Audit;
 use crate::auth::Gate;
 use crate::config::{AuthConfig, Config, KEYS, PREFIX};
-use crate::ingest::Ingest;
-use crate::listen::{Listener, Renewal};
+use crate::listen::Renewal;
 use crate::reload;
 use crate::security::{Revocations, Security};
 use crate::serve::Tls;
 use crate::state::State;
-use crate::window::Windows;
 
 /// Longest open requests are waited for at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -61,9 +60,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Internal;
         }
     };
-    let windows = Windows::new(config.base, config.lateness);
     let env = Env::system();
-    let now = env.now();
     // Before anything is read: what changes from now on is noticed.
     let look = watched(&config);
     let looked = look();
@@ -81,9 +78,6 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let state = State::new(env.clone(), config.rules, windows, now).secured(security);
-    let state = Arc::new(state);
-    let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
     let http = match tokio::net::TcpListener::bind(config.http_listen).await {
         Ok(http) => http,
         Err(error) => {
@@ -94,21 +88,21 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let opened = Listener::open(config.quic_listen, &config.identity, config.trust_domain, ingest);
-    let listener = match opened {
-        Ok(listener) => listener.limited(config.limits),
+    let aggregator = match Aggregator::start_secured(env, &config, security).await {
+        Ok(aggregator) => aggregator,
         Err(error) => {
             error!("{error}");
             return Exit::Usage;
         }
     };
+    let state = aggregator.state();
     let address =
         |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
-    let (quic, api) = (address(listener.address()), address(http.local_addr()));
+    let (quic, api) = (address(aggregator.address()), address(http.local_addr()));
     info!(quic, http = api, "lens-aggregator {}", env!("CARGO_PKG_VERSION"));
     // One line for a parent process that let the system choose ports.
     println!("{}", serde_json::json!({"event": "ready", "quic": quic, "http": api}));
-    renewing(&state, &config.identity, listener.renewal(&config.identity), tls.clone());
+    renewing(&state, &config.identity, aggregator.renewal(&config), tls.clone());
     let watched = tokio::spawn(reload::watch(Arc::clone(&state), looked, look));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
@@ -122,18 +116,16 @@ async fn serve(config: Config) -> Exit {
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
     let signing = tokio::spawn(state.security.audit.clone().keep_signed(shutdown.clone()));
-    let listening = tokio::spawn(listener.run(shutdown.clone()));
-    let ticking = tokio::spawn(tick(env, Arc::clone(&state), shutdown.clone()));
+    let running = tokio::spawn(aggregator.run(shutdown.clone()));
     let router = crate::api::router(Arc::clone(&state));
     let http =
         tokio::spawn(crate::serve::serve(http, tls.map(|(tls, _)| tls), router, shutdown.clone()));
     shutdown.wait().await;
     state.draining.store(true, Ordering::Relaxed);
     info!("draining");
-    drop(tokio::time::timeout(DRAIN_MAX * 2, listening).await);
+    drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
-    ticking.abort();
     watched.abort();
     drop(tokio::time::timeout(DRAIN_MAX, signing).await);
     // What the last requests changed is under a signed head as well.
@@ -142,7 +134,7 @@ async fn serve(config: Config) -> Exit {
 }
 
 /// What looks at the files that may change while this runs.
-fn watched(config: &Config) -> impl Fn() -> reload::Stamps + Clone + Send + 'static {
+fn watched(config: &Config) -> impl Fn() -> reload::Stamps + Clone + Send + use<> {
     let own = &config.identity;
     let mut certificates = vec![own.cert.clone(), own.key.clone(), own.ca.clone()];
     let mut tokens = None;
@@ -220,30 +212,4 @@ fn renewing(
     };
     // The first stays: there is one listener.
     drop(state.renew.set(Arc::new(renew)));
-}
-
-/// Seals and trims windows, and tells of verdicts that changed, once a slot.
-async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
-    let base = state.windows.read().base();
-    let mut watch = crate::judge::Watch::new();
-    let mut ticks = tokio::time::interval(base.into());
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! { _ = ticks.tick() => {} () = shutdown.wait() => return }
-        let state = Arc::clone(&state);
-        // Sealing and judging walk every series: off the threads that serve the network.
-        let turn = env.blocking(move || {
-            let now = state.now();
-            state.windows.write().advance(now);
-            watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
-            watch
-        });
-        match turn.await {
-            Ok(back) => watch = back,
-            Err(error) => {
-                error!(%error, "windows are no longer sealed");
-                return;
-            }
-        }
-    }
 }

@@ -406,14 +406,16 @@ fn no_secret_is_in_any_log_at_the_finest_level() {
     let mut world = World::bare();
     let admin = token(&world, "admin");
     world.issue("host-1");
-    let (tokens, audit) = (file(&world, "tokens"), file(&world, "audit"));
+    let (tokens, audit, store) =
+        (file(&world, "tokens"), file(&world, "audit"), file(&world, "store"));
     let mut settings = world.identity_settings("server");
     for (key, value) in [
+        ("store.dir", store.as_str()),
         ("quic.listen", "127.0.0.1:0"),
         ("http.listen", "127.0.0.1:0"),
         ("auth.mode", "tokens"),
-        ("auth.tokens", &tokens),
-        ("audit.dir", &audit),
+        ("auth.tokens", tokens.as_str()),
+        ("audit.dir", audit.as_str()),
     ] {
         settings.push((key.into(), value.into()));
     }

@@ -33,7 +33,7 @@ pub(super) struct Ready {
     ready: bool,
     /// Why not.
     #[schema(example = json!(["the listener for agents is not up"]))]
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
     /// What could not be taken up while it runs, such as renewed certificates; what was in force
     /// still is, so that this alone does not make it unready.
     #[schema(example = json!({"tokens": "/etc/lens/tokens: mode 644 lets others read or change it: chmod 600 it"}))]
@@ -52,8 +52,9 @@ pub(super) async fn livez(State(api): State<Api>) -> Json<Alive> {
 
 /// Whether agents and questions are taken
 ///
-/// A probe that routes traffic asks this one. Before the listener for agents is up, while shutting
-/// down and under a clock that was never set the answer is 503 with the reasons.
+/// A probe that routes traffic asks this one. Before the listener for agents is up, while the
+/// store is not open, while shutting down and under a clock that was never set the answer is 503
+/// with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses(
         (status = 200, description = "They are", body = Ready),
@@ -66,8 +67,9 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         (!api.state.draining.load(Ordering::Relaxed), "shutting down"),
         (api.state.now() >= CLOCK_SANE_FROM, "the clock is before 2020"),
     ];
-    let reasons: Vec<&str> =
-        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| *reason).collect();
+    let mut reasons: Vec<String> =
+        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| (*reason).into()).collect();
+    reasons.extend(api.state.faulted().map(|why| format!("nothing is taken in: {why}")));
     let ready = reasons.is_empty();
     let mut problems = api.state.security.troubles.all();
     if !api.state.security.gate.is_open() {

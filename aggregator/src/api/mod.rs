@@ -17,6 +17,7 @@ mod histogram;
 mod live;
 mod metrics;
 mod params;
+mod past;
 mod problem;
 mod quantiles;
 mod sign_in;

@@ -285,7 +285,9 @@ fn security(text: &mut Text, state: &State, snapshot: &Snapshot) {
     let name = "lens_agent_certificate_seconds_left";
     text.family(name, "gauge", "Time until the certificate ends that an agent last came with.");
     for agent in &snapshot.agents {
-        text.sample(name, &[("agent", &agent.name)], left(agent.certificate_expires.0));
+        if let Some(end) = agent.certificate_expires {
+            text.sample(name, &[("agent", &agent.name)], left(end.0));
+        }
     }
     let name = "lens_aggregator_problem";
     text.family(name, "gauge", "1 for what could not be taken up; what was in force still is.");

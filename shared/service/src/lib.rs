@@ -12,6 +12,7 @@ pub mod env;
 pub mod exit;
 pub mod keyfile;
 pub mod log;
+pub mod planted;
 pub mod program;
 pub mod secret;
 pub mod shutdown;
