@@ -536,7 +536,7 @@ impl Taken {
             self.take(session, buffer, &pending, &mut out).await?;
             pending = bytes::Bytes::new();
             if session.bye && !before {
-                goodbye.as_mut().reset(tokio::time::Instant::now() + GOODBYE_MAX);
+                goodbye.as_mut().reset(Instant::now() + GOODBYE_MAX);
             }
             self.acknowledge(session, &mut out)?;
             if !out.is_empty() {
