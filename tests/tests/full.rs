@@ -87,8 +87,9 @@ fn an_agent_whose_spool_has_no_room_pauses_says_so_and_loses_nothing() {
 fn an_agent_whose_spool_has_no_room_drains_to_an_aggregator_that_takes() {
     let mut world = World::new(&[]);
     world.issue("host-1");
-    let Some(small) = Small::new(&world.spool("host-1"), 512 << 10) else { return };
-    let agent = world.start_agent_in(&small.space, "host-1", &[("spool.max_bytes", "1048576")]);
+    // Files of 256 KiB, so that the one held in reserve is larger than any harvest.
+    let Some(small) = Small::new(&world.spool("host-1"), 2 << 20) else { return };
+    let agent = world.start_agent_in(&small.space, "host-1", &[("spool.max_bytes", "4194304")]);
     let node = RecordingNode::new("node-1", &agent.segments, world.dir(), 1);
     until("samples", || holds(!world.merged()?.is_empty(), &"none"));
     world.aggregator().kill();
