@@ -24,7 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "delta", run: targets::wire::delta },
     Target { name: "frame", run: targets::wire::frame },
     Target { name: "hello", run: targets::wire::hello },
-    //JOURNAL
+    Target { name: "journal", run: targets::journal::recovery },
     Target { name: "segment", run: targets::segment::mutating },
 ];
 
