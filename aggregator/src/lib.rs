@@ -5,6 +5,7 @@
 //! [`export`] show and cannot change anything.
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod api;
 pub mod config;
 pub mod dashboard;

@@ -1,0 +1,6 @@
+mod alert;
+mod condition;
+mod lifecycle;
+mod notice;
+mod policy;
+pub use condition::{Key, Subject};
