@@ -26,9 +26,7 @@ pub use act::{ActError, Action, NOTE_BYTES_MAX, SILENCE_SECS_MAX};
 pub const ALERTS_MAX: usize = 4_096;
 
 /// What is told.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// It fires.
@@ -154,9 +152,10 @@ impl Book {
     /// Agents that are lost, or were until a moment ago: until their own alert has resolved, what is
     /// heard through them is still coming back.
     fn lost(&self) -> BTreeSet<String> {
-        let lost = self.alerts.values().filter(|alert| {
-            alert.key.rule == Rule::AgentLost && alert.phase != Phase::Resolved
-        });
+        let lost = self
+            .alerts
+            .values()
+            .filter(|alert| alert.key.rule == Rule::AgentLost && alert.phase != Phase::Resolved);
         lost.filter_map(|alert| alert.key.subject.name.clone()).collect()
     }
 }
@@ -234,10 +233,7 @@ fn quiet(
         && !alert.agents.is_empty()
         && alert.agents.iter().all(|agent| lost.contains(agent));
     deaf.then(|| {
-        let agent = Key {
-            rule: Rule::AgentLost,
-            subject: Subject::named(alert.agents[0].clone()),
-        };
+        let agent = Key { rule: Rule::AgentLost, subject: Subject::named(alert.agents[0].clone()) };
         Quiet::Inhibited(agent.to_string())
     })
 }

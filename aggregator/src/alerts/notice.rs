@@ -78,7 +78,8 @@ impl Route {
     /// Whether this sink hears of it.
     fn takes(&self, transition: &Transition) -> bool {
         let alert = &transition.alert;
-        let own = alert.key.rule == Rule::Sink && alert.key.subject.name.as_deref() == Some(&self.sink);
+        let own =
+            alert.key.rule == Rule::Sink && alert.key.subject.name.as_deref() == Some(&self.sink);
         let reached = match (self.step, transition.kind) {
             (None, kind) => kind != Kind::Escalated,
             (Some(step), Kind::Escalated) => step + 1 == alert.steps,
@@ -116,7 +117,11 @@ impl Notice {
         let Transition { kind, alert, before, at } = transition;
         let name = format!(
             "{sink}\n{}\n{}\n{}\n{}\n{}",
-            kind.as_str(), alert.key, alert.episode, alert.steps, at.0
+            kind.as_str(),
+            alert.key,
+            alert.episode,
+            alert.steps,
+            at.0
         );
         Self {
             id: format!("msg_{}", &blake3::hash(name.as_bytes()).to_hex()[..26]),
@@ -201,7 +206,9 @@ mod tests {
     fn a_sink_is_not_told_of_its_own_failing_nor_below_its_severity() {
         let mut transition = fired(&slice("rust"));
         let critical = Route { severity_min: Severity::Critical, ..route("pager", false, None) };
-        assert!(notices(std::slice::from_ref(&transition), std::slice::from_ref(&critical)).is_empty());
+        assert!(
+            notices(std::slice::from_ref(&transition), std::slice::from_ref(&critical)).is_empty()
+        );
         transition.alert.severity = Severity::Critical;
         assert_eq!(notices(std::slice::from_ref(&transition), &[critical]).len(), 1);
         transition.alert.key = crate::alerts::Key {

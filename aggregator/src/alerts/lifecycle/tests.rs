@@ -164,7 +164,11 @@ fn defect_de_escalation_reported_as_escalation_easing_is_silent_and_worsening_to
 fn defect_stale_window_silence_never_resolves_and_never_fires() {
     let mut scene = Scene::new();
     scene.reads(30, Reading::Violated);
-    assert_eq!(scene.reads(3_600, Reading::Unknown), [], "a pending alert does not fire on silence");
+    assert_eq!(
+        scene.reads(3_600, Reading::Unknown),
+        [],
+        "a pending alert does not fire on silence"
+    );
     scene.reads(70, Reading::Violated);
     assert_eq!(scene.alert().state(scene.now()), "firing");
     assert_eq!(scene.reads(86_400, Reading::Unknown), []);
