@@ -11,8 +11,10 @@ use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use crate::alerts::Desk;
+use crate::alerts::transport::Http;
 use crate::config::{Config, KEYS, PREFIX};
 use crate::ingest::Ingest;
 use crate::listen::Listener;
@@ -57,7 +59,16 @@ async fn serve(config: Config) -> Exit {
     let windows = Windows::new(config.base, config.lateness);
     let env = Env::system();
     let now = env.now();
-    let state = Arc::new(State::new(env.clone(), config.rules, windows, now));
+    let alerts = match open_alerts(&env, config.alerts) {
+        Ok(alerts) => alerts,
+        Err(error) => {
+            error!("{error}");
+            return Exit::Usage;
+        }
+    };
+    let mut state = State::new(env.clone(), config.rules, windows, now);
+    state.alerts = Arc::new(alerts);
+    let state = Arc::new(state);
     let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
     let http = match tokio::net::TcpListener::bind(config.http_listen).await {
         Ok(http) => http,
@@ -98,6 +109,7 @@ async fn serve(config: Config) -> Exit {
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
     let listening = tokio::spawn(listener.run(shutdown.clone()));
+    let alerting = tokio::spawn(crate::alerts::run(Arc::clone(&state), shutdown.clone()));
     let ticking = tokio::spawn(tick(env, Arc::clone(&state), shutdown.clone()));
     let served =
         axum::serve(http, crate::api::router(Arc::clone(&state))).with_graceful_shutdown({
@@ -113,8 +125,18 @@ async fn serve(config: Config) -> Exit {
     drop(tokio::time::timeout(DRAIN_MAX * 2, listening).await);
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
+    drop(tokio::time::timeout(DRAIN_MAX, alerting).await);
     ticking.abort();
     Exit::Done
+}
+
+/// Opens the desk. Blocks on the disk, before anything is served.
+fn open_alerts(env: &Env, config: crate::alerts::Config) -> Result<Desk, String> {
+    if !config.sinks.is_empty() && config.dir.is_none() {
+        warn!("alerts.dir is not set: a restart forgets alerts and tells of them again");
+    }
+    let transport = Arc::new(Http::new()?);
+    Desk::open(env.clone(), config, transport).map_err(|error| error.to_string())
 }
 
 /// Seals and trims windows, and tells of verdicts that changed, once a slot.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
@@ -13,6 +14,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::alerts::Desk;
 use crate::window::Windows;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
@@ -163,11 +165,14 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Alerts and whom they are told to.
+    pub alerts: Arc<Desk>,
 }
 
 impl State {
-    /// A fresh state.
+    /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
+        let alerts = Arc::new(Desk::unconfigured(env.clone()));
         Self {
             env,
             started: now,
@@ -178,6 +183,7 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            alerts,
         }
     }
 
