@@ -95,6 +95,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The agents, by name.
     pub agents: Vec<Agent>,
+    /// Alerts that are open, and whom they are told to.
+    pub alerts: crate::alerts::show::Summary,
 }
 
 impl Snapshot {
@@ -127,6 +129,7 @@ impl Snapshot {
             requests,
             totals,
             agents,
+            alerts: state.alerts.summary(now),
         }
     }
 }

@@ -27,5 +27,6 @@ pub use condition::{Condition, Key, Reading, Rule, Severity, Subject};
 pub use config::Config;
 pub use desk::Desk;
 pub use policy::{Maintenance, Policy, Step};
+pub(crate) use run::tell;
 pub use run::{Tested, run, test};
 pub use store::StoreError;

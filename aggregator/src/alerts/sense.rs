@@ -366,7 +366,7 @@ fn of_agent(agent: &Agent, limits: &Limits) -> Vec<Condition> {
 }
 
 /// What alerting sees of itself.
-fn of_desk(desk: &Desk) -> Vec<Condition> {
+pub(super) fn of_desk(desk: &Desk) -> Vec<Condition> {
     let mut conditions = Vec::new();
     let mut push = |rule, name: &str, state, summary: String, evidence, since| {
         conditions.push(Condition {

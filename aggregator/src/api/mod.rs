@@ -1,11 +1,12 @@
 //! The HTTP API: what was measured, as JSON, as metrics and as a stream.
 //!
 //! Handlers read one [`crate::snapshot::Snapshot`] or ask the windows; none of them changes
-//! anything. What takes time runs on the blocking pool, a few at once, so that neither the
+//! anything, but for what people do about alerts. What takes time runs on the blocking pool, a few at once, so that neither the
 //! listener of agents nor the other handlers wait for it; every answer has a deadline.
 //! Every route is registered together with its description, so `/openapi.json` cannot miss one.
 
 mod agents;
+mod alerts;
 mod dashboard_state;
 mod docs;
 mod events;
@@ -96,6 +97,7 @@ impl Api {
         (name = "health", description = "Whether it runs, takes data, and what the data says"),
         (name = "data", description = "What was measured"),
         (name = "judge", description = "What it means"),
+        (name = "alerts", description = "Who is told of it, and what people do about it"),
         (name = "export", description = "The same for other systems"),
         (name = "page", description = "The live page"),
         (name = "meta", description = "This description"),
@@ -145,6 +147,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(histogram::histogram))
         .routes(routes!(tail::tail))
         .routes(routes!(agents::agents))
+        .routes(routes!(alerts::alerts))
+        .routes(routes!(alerts::ack))
+        .routes(routes!(alerts::silence))
+        .routes(routes!(alerts::resolve))
+        .routes(routes!(alerts::test))
+        .routes(routes!(alerts::announce))
+        .routes(routes!(alerts::end_maintenance))
         .routes(routes!(events::events))
         .routes(routes!(docs::openapi))
         .routes(routes!(docs::docs))
