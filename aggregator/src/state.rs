@@ -113,7 +113,7 @@ pub struct Event {
     /// When, by the aggregator's clock.
     #[serde(serialize_with = "as_rfc3339")]
     pub t: UnixNanos,
-    /// What kind: `verdict`, `agent`, `slice`.
+    /// What kind: `verdict`, `agent`, `slice`, `alert`.
     pub kind: &'static str,
     /// What it is about: a series key, an agent's name.
     pub subject: String,

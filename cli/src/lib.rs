@@ -2,6 +2,7 @@
 //! process of its own, so that one build gives all that `lens demo` runs.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod certs;
 mod demo;
 mod role;
@@ -30,6 +31,9 @@ enum Command {
     Demo(demo::Args),
     /// Show an aggregator's health, series and agents.
     Status(status::Args),
+    /// Alerts: list them, take them on, keep them quiet, test their sinks.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Alerts(command) => alerts::run(&command),
         Command::Certs(command) => certs::run(&command),
         Command::Role(role) => role::run(role),
     };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::condition::{Condition, Key, Reading, Severity};
 
 /// Largest evidence kept with an alert, bytes of JSON; a larger one is replaced by its size.
-pub const EVIDENCE_BYTES_MAX: usize = 8 << 10;
+pub(super) const EVIDENCE_BYTES_MAX: usize = 8 << 10;
 
 /// Where an alert stands. What people did comes on top: an acknowledged alert still fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

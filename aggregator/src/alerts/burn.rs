@@ -60,7 +60,7 @@ impl Spent {
     /// How many times faster than `budget` (a share) allows; `None` without requests.
     #[allow(clippy::cast_precision_loss)]
     pub fn burn(self, budget: f64) -> Option<f64> {
-        (self.total > 0).then(|| self.slow as f64 / self.total as f64 / budget)
+        (self.total > 0).then(|| self.slow as f64 / (self.total as f64 * budget))
     }
 }
 

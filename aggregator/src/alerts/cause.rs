@@ -20,7 +20,7 @@ const STANDS_OUT: f64 = 1.5;
 const HOSTS_MAX: usize = 64;
 
 /// What to do about a slow series, the measured cause first where there is one.
-pub fn actions(
+pub(super) fn actions(
     rule: Rule,
     row: &Row,
     hosts: &[Arc<Host>],
@@ -113,7 +113,7 @@ fn slow_stage(row: &Row, snapshot: &Snapshot) -> Option<String> {
 }
 
 /// What to do about something that is no series.
-pub fn advice(rule: Rule, name: &str) -> Vec<String> {
+pub(super) fn advice(rule: Rule, name: &str) -> Vec<String> {
     let texts: &[&str] = match rule {
         Rule::ErrorRate => &[
             "See which search nodes fail in their own logs; failed requests are counted by slice and arm at /api/v1/slices",
@@ -145,6 +145,6 @@ pub fn advice(rule: Rule, name: &str) -> Vec<String> {
 }
 
 /// A duration in whole seconds, for sentences.
-pub fn secs(nanos: Nanos) -> String {
+pub(super) fn secs(nanos: Nanos) -> String {
     format!("{:.0} s", nanos.as_secs_f64())
 }

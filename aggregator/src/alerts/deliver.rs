@@ -23,7 +23,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(600);
 const WHY_BYTES_MAX: usize = 300;
 
 /// Sends to one sink until told to stop.
-pub async fn run(desk: Arc<Desk>, sink: Sink, shutdown: Shutdown) {
+pub(super) async fn run(desk: Arc<Desk>, sink: Sink, shutdown: Shutdown) {
     let mut resend = match &sink.kind {
         Kind::Alertmanager { resend, .. } => Some(tokio::time::interval((*resend).into())),
         _ => None,
@@ -95,7 +95,7 @@ fn luck(desk: &Desk) -> u64 {
 }
 
 /// Sends one notice once.
-pub async fn send(desk: &Arc<Desk>, sink: &Sink, notice: &Notice) -> Outcome {
+pub(super) async fn send(desk: &Arc<Desk>, sink: &Sink, notice: &Notice) -> Outcome {
     let thread = match sink.kind {
         Kind::SlackBot { .. } => {
             let (name, notice) = (sink.name.clone(), notice.clone());

@@ -114,7 +114,7 @@ impl Book {
         let read: BTreeMap<&Key, &Condition> =
             conditions.iter().map(|condition| (&condition.key, condition)).collect();
         self.open(&read, now);
-        let lost = self.lost();
+        let deeper = Deeper { lost: self.lost(), limits: self.limits() };
         let mut outcome = Outcome::default();
         let mut gone = Vec::new();
         for (key, alert) in &mut self.alerts {
@@ -123,7 +123,7 @@ impl Book {
                 gone.push(key.clone());
                 continue;
             }
-            alert.quiet = quiet(alert, maintenance, &lost, now);
+            alert.quiet = quiet(alert, maintenance, &deeper, now);
             outcome.transitions.extend(tell(alert, now));
             outcome.transitions.extend(climb(alert, policy, now));
         }
@@ -158,6 +158,22 @@ impl Book {
             .filter(|alert| alert.key.rule == Rule::AgentLost && alert.phase != Phase::Resolved);
         lost.filter_map(|alert| alert.key.subject.name.clone()).collect()
     }
+
+    /// Subjects over an absolute limit, with the alert that says so.
+    fn limits(&self) -> BTreeMap<Subject, Key> {
+        let limit = |key: &Key| matches!(key.rule, Rule::SloP95 | Rule::SloP99);
+        let over = self.alerts.values().filter(|alert| alert.phase != Phase::Resolved);
+        let keys = over.map(|alert| &alert.key).filter(|key| limit(key));
+        keys.map(|key| (key.subject.clone(), key.clone())).collect()
+    }
+}
+
+/// What is told instead of what follows from it.
+struct Deeper {
+    /// Agents that are lost: what is heard through them is silent.
+    lost: BTreeSet<String>,
+    /// Subjects over a limit: their budget burns.
+    limits: BTreeMap<Subject, Key>,
 }
 
 fn observe(alert: &mut Alert, condition: Option<&Condition>, now: UnixNanos) {
@@ -220,7 +236,7 @@ impl Alert {
 fn quiet(
     alert: &Alert,
     maintenance: &[Maintenance],
-    lost: &BTreeSet<String>,
+    deeper: &Deeper,
     now: UnixNanos,
 ) -> Option<Quiet> {
     if alert.silenced(now) {
@@ -229,9 +245,14 @@ fn quiet(
     if let Some(window) = maintenance.iter().find(|window| window.covers(&alert.key, now)) {
         return Some(Quiet::Maintenance(window.id.clone()));
     }
+    if alert.key.rule == Rule::Burn
+        && let Some(limit) = deeper.limits.get(&alert.key.subject)
+    {
+        return Some(Quiet::Inhibited(limit.to_string()));
+    }
     let deaf = alert.key.rule != Rule::AgentLost
         && !alert.agents.is_empty()
-        && alert.agents.iter().all(|agent| lost.contains(agent));
+        && alert.agents.iter().all(|agent| deeper.lost.contains(agent));
     deaf.then(|| {
         let agent = Key { rule: Rule::AgentLost, subject: Subject::named(alert.agents[0].clone()) };
         Quiet::Inhibited(agent.to_string())

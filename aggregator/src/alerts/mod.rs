@@ -28,5 +28,7 @@ pub use config::Config;
 pub use desk::Desk;
 pub use policy::{Maintenance, Policy, Step};
 pub(crate) use run::tell;
+#[cfg(test)]
+pub(crate) use run::turn;
 pub use run::{Tested, run, test};
 pub use store::StoreError;

@@ -9,7 +9,7 @@ use super::condition::{Rule, Severity};
 use super::lifecycle::{Kind, Transition};
 
 /// Alerts one notice speaks of; more make a further notice.
-pub const GROUP_MAX: usize = 20;
+pub(super) const GROUP_MAX: usize = 20;
 
 /// What one sink is told at one time: one kind of transition, of one alert or of several of a rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct Delivery {
 
 /// What routing needs to know of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub(super) struct Route {
     /// Its name.
     pub sink: String,
     /// Least severity it hears of.
@@ -91,7 +91,7 @@ impl Route {
 }
 
 /// What each sink is told of these transitions, in order.
-pub fn notices(transitions: &[Transition], routes: &[Route]) -> Vec<(String, Notice)> {
+pub(super) fn notices(transitions: &[Transition], routes: &[Route]) -> Vec<(String, Notice)> {
     let mut out: Vec<(String, Notice)> = Vec::new();
     for route in routes {
         let begin = out.len();
@@ -157,7 +157,7 @@ impl Notice {
 }
 
 /// What an alert is about, for people.
-pub fn subject(alert: &Alert) -> String {
+pub(super) fn subject(alert: &Alert) -> String {
     let key = alert.key.to_string();
     let (_, subject) = key.split_once('/').unwrap_or(("", "everything"));
     subject.replace("/stage_", " stage_")

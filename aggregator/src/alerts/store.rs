@@ -33,7 +33,7 @@ impl StoreError {
 
 /// A kind of thing kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shelf {
+pub(super) enum Shelf {
     /// Open alerts, by key.
     Alerts,
     /// Closed ones, by episode.
@@ -63,11 +63,11 @@ impl Shelf {
 
 /// What one step changes.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<(Shelf, Vec<u8>, Option<Vec<u8>>)>);
+pub(super) struct Batch(Vec<(Shelf, Vec<u8>, Option<Vec<u8>>)>);
 
 impl Batch {
     /// Keeps a value under a key, in place of what was there.
-    pub fn put(&mut self, shelf: Shelf, key: impl AsRef<[u8]>, value: &impl Serialize) {
+    pub(super) fn put(&mut self, shelf: Shelf, key: impl AsRef<[u8]>, value: &impl Serialize) {
         match serde_json::to_vec(value) {
             Ok(json) => self.0.push((shelf, key.as_ref().to_vec(), Some(json))),
             Err(error) => warn!(%error, ?shelf, "not kept"),
@@ -75,19 +75,19 @@ impl Batch {
     }
 
     /// Forgets what is under a key.
-    pub fn forget(&mut self, shelf: Shelf, key: impl AsRef<[u8]>) {
+    pub(super) fn forget(&mut self, shelf: Shelf, key: impl AsRef<[u8]>) {
         self.0.push((shelf, key.as_ref().to_vec(), None));
     }
 
     /// Whether it changes nothing.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// The file, or nothing where none is configured.
 #[derive(Debug)]
-pub struct Store {
+pub(super) struct Store {
     database: Option<Database>,
     /// Held, so that no second aggregator tells the same.
     _lock: Option<Box<dyn DiskLock>>,
@@ -95,7 +95,7 @@ pub struct Store {
 
 impl Store {
     /// Keeps nothing.
-    pub fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self { database: None, _lock: None }
     }
 
@@ -103,7 +103,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]: another process has the directory, or the file cannot be used.
-    pub fn open(env: &Env, dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(env: &Env, dir: &Path) -> Result<Self, StoreError> {
         let shown = dir.display();
         let failed = |error: std::io::Error| StoreError::new(format!("alerts.dir {shown}"), error);
         env.disk.create_dir_all(dir).map_err(failed)?;
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Whether what is kept survives a restart.
-    pub fn durable(&self) -> bool {
+    pub(super) fn durable(&self) -> bool {
         self.database.is_some()
     }
 
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the file cannot be read.
-    pub fn load<T: DeserializeOwned>(&self, shelf: Shelf) -> Result<Vec<T>, StoreError> {
+    pub(super) fn load<T: DeserializeOwned>(&self, shelf: Shelf) -> Result<Vec<T>, StoreError> {
         let failed = |why: String| StoreError::new(format!("{shelf:?} cannot be read"), why);
         let Some(database) = &self.database else { return Ok(Vec::new()) };
         let read = database.begin_read().map_err(|error| failed(error.to_string()))?;
@@ -152,7 +152,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing of the batch is kept then.
-    pub fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let Some(database) = &self.database else { return Ok(()) };
         if batch.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@
 pub mod http;
 pub mod peer;
 pub mod process;
+pub mod receiver;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::{Alert, Batch, Desk, Maintenance, Shelf, Transition};
 use crate::alerts::lifecycle::{ActError, Action, NOTE_BYTES_MAX};
 
 /// Maintenance windows announced by people at once.
-pub const ANNOUNCED_MAX: usize = 256;
+pub(super) const ANNOUNCED_MAX: usize = 256;
 
 /// Longest maintenance window, seconds: 30 days.
 const MAINTENANCE_SECS_MAX: u64 = 30 * 86_400;

@@ -220,6 +220,20 @@ fn a_dead_agent_does_not_page_for_each_of_its_slices() {
 }
 
 #[test]
+fn a_budget_that_burns_because_a_limit_is_broken_is_not_told_twice() {
+    let mut scene = Scene::new();
+    let subject = tail(&slice("rust")).subject;
+    let of = |rule| {
+        let key = Key { rule, subject: subject.clone() };
+        condition(&key, Reading::Violated, Severity::Critical)
+    };
+    assert_eq!(scene.run(300, &[of(Rule::Burn), of(Rule::SloP95)]), [(65, Kind::Fired)]);
+    let alone = scene
+        .run(1_200, &[of(Rule::Burn), Condition { state: Reading::Clear, ..of(Rule::SloP95) }]);
+    assert_eq!(alone.iter().map(|t| t.1).collect::<Vec<_>>(), [Kind::Resolved, Kind::Fired]);
+}
+
+#[test]
 fn an_acknowledged_alert_climbs_no_further_and_a_silenced_one_speaks_when_the_silence_ends() {
     let mut scene = Scene::new();
     let step = |name: &str, after| Step {
