@@ -6,10 +6,9 @@ request that was accepted. Ends with 1 and the reason at the first that was not.
 
 import json
 import sys
-import threading
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from httpx2 import MockTransport, Response
 from pagerduty import EventsApiV2Client
 from slack_sdk.models.blocks import Block
 from standardwebhooks import Webhook
@@ -49,27 +48,14 @@ def of_official_client(event):
     """What PagerDuty's own client sends when asked for the same."""
     taken = []
 
-    class Taker(BaseHTTPRequestHandler):
-        def do_POST(self):
-            size = int(self.headers["Content-Length"])
-            taken.append((self.path, json.loads(self.rfile.read(size))))
-            answer = json.dumps({"status": "success", "dedup_key": event["dedup_key"]}).encode()
-            self.send_response(202)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def take(request):
+        taken.append((request.url.path, json.loads(request.content)))
+        return Response(202, json={"status": "success", "dedup_key": event["dedup_key"]})
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Taker)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    client = EventsApiV2Client(event["routing_key"], base_url=url)
+    client = EventsApiV2Client(event["routing_key"], transport=MockTransport(take))
     known = {"routing_key", "event_action", "dedup_key"}
     rest = {name: value for name, value in event.items() if name not in known}
     client.send_event(event["event_action"], dedup_key=event["dedup_key"], **rest)
-    server.shutdown()
     return taken[0]
 
 

@@ -134,6 +134,11 @@ impl Plan {
         let mut settings = self.identity("server");
         settings.push(("quic.listen", "127.0.0.1:0".into()));
         settings.push(("http.listen", self.http.clone()));
+        // Alerts of the demo go to its log, and sooner than people would want to be woken.
+        settings.push(("alerts.dir", self.dir.join("alerts").display().to_string()));
+        settings.push(("alerts.pending_s", "10".into()));
+        settings.push(("alerts.sink.0.name", "log".into()));
+        settings.push(("alerts.sink.0.kind", "log".into()));
         command("aggregator", &settings)
     }
 
