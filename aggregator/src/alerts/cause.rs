@@ -132,7 +132,8 @@ pub(super) fn advice(rule: Rule, name: &str) -> Vec<String> {
             "A lag of all agents at once is the aggregator's or the network's",
         ],
         Rule::Store => &[
-            "Free space or repair the disk: until then a restart forgets or repeats notifications",
+            "Free space or repair the disk; GET /readyz and the aggregator's log name the file",
+            "store/windows: agents keep what they have until it is taken; store/alerts: a restart may repeat notifications",
         ],
         Rule::Sink => &["See what came back under deliveries of GET /api/v1/alerts"],
         _ => &[],

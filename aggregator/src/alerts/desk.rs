@@ -29,7 +29,7 @@ use super::policy::Maintenance;
 use super::show;
 use super::sink::Thread;
 use super::store::{Batch, Shelf, Store, StoreError};
-use super::transport::Transport;
+use super::transport::{Http, Nowhere, Transport};
 
 pub use acts::AnnounceError;
 pub use queue::Next;
@@ -118,6 +118,18 @@ struct KeptThread {
 }
 
 impl Desk {
+    /// A desk on this machine's network, if there is anyone to tell. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the directory or TLS cannot be used.
+    pub fn start(env: Env, config: Config) -> Result<Self, StoreError> {
+        let transport: Arc<dyn Transport> = match config.sinks.len() {
+            0 => Arc::new(Nowhere),
+            _ => Arc::new(Http::new().map_err(|why| StoreError::new("alerts.sink", why))?),
+        };
+        Self::open(env, config, transport)
+    }
+
     /// A desk with what its directory holds. Blocks on the disk.
     ///
     /// # Errors
@@ -139,7 +151,7 @@ impl Desk {
 
     /// A desk without sinks or directory.
     pub fn unconfigured(env: Env) -> Self {
-        let transport = Arc::new(super::transport::Nowhere);
+        let transport = Arc::new(Nowhere);
         let (config, store) = (Config::default(), Store::nothing());
         let (inner, bells, routes) = (Mutex::default(), BTreeMap::new(), Vec::new());
         Self { routes, config, env, transport, inner, bells, store }

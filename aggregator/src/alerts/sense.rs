@@ -81,6 +81,7 @@ impl Sense {
         for agent in &snapshot.agents {
             conditions.extend(of_agent(agent, limits));
         }
+        conditions.push(of_store(state));
         conditions.extend(of_desk(desk));
         if self.burns_at.is_none_or(|at| snapshot.t.since(at) >= BURN_EVERY) {
             self.burns =
@@ -363,6 +364,23 @@ fn of_agent(agent: &Agent, limits: &Limits) -> Vec<Condition> {
         ));
     }
     conditions
+}
+
+/// Whether what agents send is kept.
+fn of_store(state: &State) -> Condition {
+    let fault = state.faulted();
+    let reading = if fault.is_some() { Reading::Violated } else { Reading::Clear };
+    let summary = fault.unwrap_or_else(|| "what agents send is kept".into());
+    Condition {
+        key: Key { rule: Rule::Store, subject: Subject::named("windows") },
+        state: reading,
+        severity: Severity::Critical,
+        evidence: json!({"why": summary}),
+        summary,
+        since: None,
+        agents: Vec::new(),
+        actions: cause::advice(Rule::Store, "windows"),
+    }
 }
 
 /// What alerting sees of itself.

@@ -26,7 +26,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    fn new(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
+    pub(super) fn new(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self { what: what.into(), why: why.to_string() }
     }
 }
