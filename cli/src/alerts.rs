@@ -1,5 +1,6 @@
 //! `lens alerts`: list alerts, take them on, keep them quiet, declare them over, test a sink.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -30,6 +31,9 @@ pub(crate) struct Ask {
     /// The aggregator's HTTP address.
     #[arg(long, default_value = "http://127.0.0.1:3000", env = "LENS_URL")]
     url: String,
+    /// File with a token of the role operator, where the aggregator asks for one.
+    #[arg(long, value_name = "FILE", env = "LENS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Print the answer as one JSON object.
     #[arg(long)]
     json: bool,
@@ -90,6 +94,13 @@ enum Failed {
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) fn run(command: &Command) -> Exit {
     let (ask, path, body) = question(command);
+    let token = match ask.token_file.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(token) => token,
+        Err(error) => {
+            eprintln!("lens alerts: the token's file cannot be read: {error}");
+            return Exit::Usage;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -97,7 +108,7 @@ pub(crate) fn run(command: &Command) -> Exit {
             return Exit::Internal;
         }
     };
-    let answer = match runtime.block_on(fetch(&ask.url, &path, body)) {
+    let answer = match runtime.block_on(fetch(&ask.url, &path, body, token)) {
         Ok(answer) => answer,
         Err(Failed::Unreachable(why)) => {
             eprintln!("lens alerts: {}: {why}: is an aggregator running there?", ask.url);
@@ -146,12 +157,21 @@ fn segment(text: &str) -> String {
         .collect()
 }
 
-async fn fetch(url: &str, path: &str, body: Option<Value>) -> Result<Value, Failed> {
+async fn fetch(
+    url: &str,
+    path: &str,
+    body: Option<Value>,
+    token: Option<String>,
+) -> Result<Value, Failed> {
     let address = format!("{}{path}", url.trim_end_matches('/'));
     let client = reqwest::Client::new();
     let request = match &body {
         Some(body) => client.post(&address).json(body),
         None => client.get(&address),
+    };
+    let request = match token {
+        Some(token) => request.bearer_auth(token.trim()),
+        None => request,
     };
     let unreachable = |error: reqwest::Error| Failed::Unreachable(error.without_url().to_string());
     let answer = request.timeout(ANSWER_MAX).send().await.map_err(unreachable)?;

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod alerts;
+mod audit;
 mod certs;
 mod demo;
 mod role;
 mod status;
 mod terminal;
+mod token;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,12 @@ enum Command {
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
+    /// Make, list and take back tokens of the HTTP API.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Check an aggregator's audit record.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Run one role in this process, as `lens demo` starts it.
     #[command(subcommand, hide = true)]
     Role(role::Role),
@@ -49,6 +57,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Alerts(command) => alerts::run(&command),
         Command::Certs(command) => certs::run(&command),
+        Command::Token(command) => token::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Role(role) => role::run(role),
     };
     exit.into()

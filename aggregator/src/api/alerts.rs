@@ -5,16 +5,17 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use lens_model::{Nanos, UnixNanos};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::params::Params;
+use super::sign_in::body;
 use super::{Api, Problem};
 use crate::alerts::lifecycle::{ActError, Action};
 use crate::alerts::{self, show};
+use crate::auth::{Principal, Verb};
 use crate::snapshot::rfc3339;
 use crate::state;
 
@@ -83,7 +84,7 @@ impl From<alerts::Maintenance> for Window {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Act {
-    /// Who; `operator` when absent.
+    /// Who, where everyone may act; `operator` when absent. A known caller acts under its own name.
     #[schema(example = "ann")]
     by: Option<String>,
     /// Why.
@@ -122,12 +123,24 @@ pub(super) struct Announce {
     reason: Option<String>,
 }
 
-/// What a body says; nothing when there is none.
-fn body<T: Default + DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
-    if bytes.trim_ascii().is_empty() {
-        return Ok(T::default());
+impl Api {
+    /// Who acts, for those who read it later: who they are known as, or where everyone may, who
+    /// they say they are. What is done is recorded first, where there is a record.
+    async fn actor(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        target: &str,
+        bytes: &[u8],
+        said: Option<String>,
+    ) -> Result<String, Problem> {
+        if self.state.security.audit.is_on() {
+            // The receipt is for those who act by it; here what follows is told to everyone.
+            drop(self.record(principal, verb, target, bytes).await?);
+        }
+        let open = self.state.security.gate.is_open();
+        Ok(if open { said.unwrap_or_else(|| NOBODY.into()) } else { principal.name.clone() })
     }
-    serde_json::from_slice(bytes).map_err(|error| Problem::bad_body(error.to_string()))
 }
 
 fn minutes(given: Option<u64>) -> Nanos {
@@ -180,17 +193,23 @@ fn answer(state: &state::State, wanted: Option<&str>) -> AlertsAnswer {
 
 async fn act(
     api: &Api,
+    principal: &Principal,
     id: String,
     bytes: &Bytes,
     action: impl FnOnce(&Act) -> Action,
 ) -> Result<Json<show::Alert>, Problem> {
     let said: Act = body(bytes)?;
     let action = action(&said);
+    let verb = match action {
+        Action::Acknowledge => Verb::AlertAcknowledge,
+        Action::Silence(_) | Action::Resolve => Verb::AlertSilence,
+    };
+    let by = api.actor(principal, verb, &id, bytes, said.by).await?;
+    let note = said.note;
     let work = move |state: &state::State, _: &super::live::Live| {
         let now = state.now();
-        let by = said.by.as_deref().unwrap_or(NOBODY);
         let (alert, transition) =
-            state.alerts.act(&id, &action, by, said.note.as_deref(), now).map_err(refused)?;
+            state.alerts.act(&id, &action, &by, note.as_deref(), now).map_err(refused)?;
         match transition {
             Some(transition) => alerts::tell(state, &transition),
             None => state.tell("alert", alert.key.to_string(), format!("{action:?} by {by}")),
@@ -227,10 +246,11 @@ fn refused(error: ActError) -> Problem {
     ))]
 pub(super) async fn ack(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<show::Alert>, Problem> {
-    act(&api, id, &bytes, |_| Action::Acknowledge).await
+    act(&api, &principal, id, &bytes, |_| Action::Acknowledge).await
 }
 
 /// Keep an alert quiet
@@ -251,10 +271,11 @@ pub(super) async fn ack(
     ))]
 pub(super) async fn silence(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<show::Alert>, Problem> {
-    act(&api, id, &bytes, |said| Action::Silence(minutes(said.minutes))).await
+    act(&api, &principal, id, &bytes, |said| Action::Silence(minutes(said.minutes))).await
 }
 
 /// Declare an alert over
@@ -275,10 +296,11 @@ pub(super) async fn silence(
     ))]
 pub(super) async fn resolve(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Result<Json<show::Alert>, Problem> {
-    act(&api, id, &bytes, |_| Action::Resolve).await
+    act(&api, &principal, id, &bytes, |_| Action::Resolve).await
 }
 
 /// Test a sink
@@ -296,6 +318,7 @@ pub(super) async fn resolve(
     ))]
 pub(super) async fn test(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     bytes: Bytes,
 ) -> Result<Json<alerts::Tested>, Problem> {
     let said: Test = body(&bytes)?;
@@ -310,6 +333,7 @@ pub(super) async fn test(
         }
     };
     let shown: String = name.chars().take(80).collect();
+    api.actor(&principal, Verb::AlertAcknowledge, &shown, &bytes, None).await?;
     let missing = || Problem::no_such("sink", format!("no sink {shown:?}; there are {names:?}"));
     alerts::test(&api.state, &name).await.map(Json).ok_or_else(missing)
 }
@@ -328,6 +352,7 @@ pub(super) async fn test(
     ))]
 pub(super) async fn announce(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     bytes: Bytes,
 ) -> Result<Json<Window>, Problem> {
     let said: Announce = body(&bytes)?;
@@ -339,12 +364,13 @@ pub(super) async fn announce(
             Problem::bad_body(format!("from is {text:?}: use RFC 3339"))
         })?,
     };
+    let by = api.actor(&principal, Verb::AlertSilence, "maintenance", &bytes, said.by).await?;
     let window = alerts::Maintenance {
         id: String::new(),
         from,
         to: from.plus(minutes(said.minutes)),
         covers: said.covers.unwrap_or_default(),
-        by: said.by.unwrap_or_else(|| NOBODY.into()),
+        by,
         reason: said.reason.unwrap_or_default(),
     };
     let work = move |state: &state::State, _: &super::live::Live| {
@@ -368,9 +394,11 @@ pub(super) async fn announce(
     ))]
 pub(super) async fn end_maintenance(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
 ) -> Result<axum::http::StatusCode, Problem> {
     let shown: String = id.chars().take(80).collect();
+    api.actor(&principal, Verb::AlertSilence, &shown, &[], None).await?;
     let ended = api.work(move |state, _| state.alerts.end_maintenance(&id, state.now())).await?;
     let missing = || Problem::no_such("maintenance", format!("no announced window {shown:?}"));
     ended.then_some(axum::http::StatusCode::NO_CONTENT).ok_or_else(missing)

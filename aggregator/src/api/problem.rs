@@ -38,7 +38,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: String) -> Self {
+    pub(super) fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: String,
+    ) -> Self {
         Self {
             kind,
             title,
@@ -94,22 +99,10 @@ impl Problem {
         }
     }
 
-    /// A body that cannot be used.
-    pub(super) fn bad_body(detail: impl Into<String>) -> Self {
-        let status = StatusCode::BAD_REQUEST;
-        Self::new(status, "urn:lens:problem:bad-body", "Body refused", detail.into())
-    }
-
     /// Something named in the path or body that is not there.
     pub(super) fn no_such(what: &str, detail: impl Into<String>) -> Self {
         let detail = format!("{what}: {}", detail.into());
         Self::new(StatusCode::NOT_FOUND, "urn:lens:problem:no-such", "Not there", detail)
-    }
-
-    /// Something that cannot be done as things stand.
-    pub(super) fn conflict(detail: impl Into<String>) -> Self {
-        let status = StatusCode::CONFLICT;
-        Self::new(status, "urn:lens:problem:conflict", "Not as things stand", detail.into())
     }
 
     /// A query string that is not one.

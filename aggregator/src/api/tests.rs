@@ -3,8 +3,10 @@
 mod alerts;
 mod data;
 mod described;
+mod doors;
 mod health;
 mod metrics;
+mod past;
 mod refused;
 mod stream;
 
