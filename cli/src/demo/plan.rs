@@ -179,6 +179,10 @@ impl Plan {
         let mut settings = self.identity("server");
         settings.push(("quic.listen", quic.to_owned()));
         settings.push(("http.listen", http.to_owned()));
+        // Alerts of the demo go to its log, and sooner than people would want to be woken.
+        settings.push(("alerts.pending_s", "10".into()));
+        settings.push(("alerts.sink.0.name", "log".into()));
+        settings.push(("alerts.sink.0.kind", "log".into()));
         settings.push(("store.dir", self.dir.join("store").display().to_string()));
         command("aggregator", &settings)
     }
