@@ -4,7 +4,10 @@
 //! a clock, takes a lock or sends anything but through the caller's own hands.
 
 mod health;
+pub mod math;
 mod slo;
+pub mod slot;
+pub mod survivors;
 mod tail;
 mod watch;
 
