@@ -5,14 +5,17 @@
 
 pub mod decision;
 pub mod dispersion;
+pub mod drift;
 mod health;
 pub mod math;
 mod point;
 pub mod pyramid;
 mod slo;
 pub mod slot;
+pub mod standing;
 pub mod survivors;
 pub mod tail;
+pub mod trend;
 mod watch;
 
 use serde::{Deserialize, Serialize};
