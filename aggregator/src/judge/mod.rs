@@ -10,6 +10,7 @@ mod health;
 pub mod math;
 mod point;
 pub mod pyramid;
+pub mod replay;
 mod slo;
 pub mod slot;
 pub mod standing;
