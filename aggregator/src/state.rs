@@ -7,14 +7,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::judge::slot::Slot;
+use crate::judge::standing::Standing;
 use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
 use crate::window::Windows;
+
+/// Slots after its end at which a slot is taken as whole: 10 s, twice the slowest usual harvest.
+const WATERMARK_SLOTS: u64 = 2;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
 #[derive(Clone, Debug)]
@@ -280,6 +286,8 @@ pub struct State {
     pub rules: Rules,
     /// The merged counts.
     pub windows: RwLock<Windows>,
+    /// What is held of every series' rules.
+    pub judge: RwLock<Standing>,
     /// The agents, by name.
     pub agents: RwLock<BTreeMap<AgentName, AgentState>>,
     /// What happened, for whoever listens.
@@ -302,6 +310,7 @@ impl State {
         Self {
             env,
             started: now,
+            judge: RwLock::new(Standing::new(&rules)),
             rules,
             windows: RwLock::new(windows),
             agents: RwLock::new(BTreeMap::new()),
@@ -311,6 +320,23 @@ impl State {
             counters: Counters::default(),
             history: RwLock::new(None),
             fault: RwLock::new(None),
+        }
+    }
+
+    /// Judges every slot that is known whole at `now`, two slots after its end, once each. What
+    /// comes later than that corrects what is shown and no verdict.
+    ///
+    /// The first call begins with the oldest slot held, so that a restart forgets nothing.
+    pub fn judge_until(&self, now: UnixNanos) {
+        let slot = |number: u64| Slot(i64::try_from(number).unwrap_or(i64::MAX));
+        let base = self.windows.read().base().0;
+        let due = (now.0 / base).saturating_sub(WATERMARK_SLOTS + 1);
+        let held = due.saturating_sub(WINDOW_SLOTS_MAX as u64 - 1);
+        let judged = self.judge.read().now();
+        let next = judged.and_then(|slot| u64::try_from(slot.0 + 1).ok()).unwrap_or(0);
+        for number in next.max(held)..=due {
+            let windows = self.windows.read().slot(number, slot(number));
+            self.judge.write().take(&windows);
         }
     }
 
