@@ -37,16 +37,16 @@ pub struct Requests {
     pub ok: u64,
     /// Failed within the window.
     pub error: u64,
-    /// Answered since the aggregator started.
+    /// Answered, ever.
     pub ok_total: u64,
-    /// Failed since the aggregator started.
+    /// Failed, ever.
     pub error_total: u64,
 }
 
 /// Sums over everything.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
-    /// Samples merged since the aggregator started.
+    /// Samples ever merged.
     pub samples: u64,
     /// Samples in the window.
     pub samples_window: u64,

@@ -260,7 +260,7 @@ impl Worker {
                 self.engine = Some(engine);
                 tell(&self.ingest, &batch, &done);
             }
-            Ok((engine, _, Err(error))) => self.close(engine, &error.into()).await,
+            Ok((engine, _, Err(error))) => self.close(engine, &error).await,
             Err(_) => self.fault(&WorkError::Abandoned.to_string()),
         }
     }

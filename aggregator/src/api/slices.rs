@@ -38,7 +38,7 @@ pub(super) struct SliceAnswer {
     known: bool,
     /// Samples in the window, over its series.
     count: u64,
-    /// Samples merged since the aggregator started, over its series.
+    /// Samples ever merged, over its series.
     merged_total: u64,
     /// Its series.
     series: Vec<SeriesAnswer>,
@@ -59,7 +59,7 @@ pub(super) struct SeriesAnswer {
     arm: Arm,
     /// Samples in the window.
     count: u64,
-    /// Samples merged since the aggregator started.
+    /// Samples ever merged.
     merged_total: u64,
     /// When samples were last recorded.
     #[serde(serialize_with = "rfc3339")]
@@ -85,9 +85,9 @@ pub(super) struct ArmRequests {
     ok: u64,
     /// Failed within the window.
     error: u64,
-    /// Answered since the aggregator started.
+    /// Answered, ever.
     ok_total: u64,
-    /// Failed since the aggregator started.
+    /// Failed, ever.
     error_total: u64,
 }
 

@@ -2,8 +2,10 @@
 
 mod data;
 mod described;
+mod doors;
 mod health;
 mod metrics;
+mod past;
 mod refused;
 mod stream;
 

@@ -118,7 +118,8 @@ impl View {
         // With a step: what divides it says the same; without, what is narrow enough to be read.
         coarser.fold(finest, |taken, next| {
             let same = step.is_some_and(|step| {
-                step.0 % next.width().0 == 0 && span.from.0 % next.width().0 == 0
+                let width = next.width().0;
+                step.0.is_multiple_of(width) && span.from.0.is_multiple_of(width)
             });
             let needed = step.is_none() && wide(taken);
             if same || needed { next } else { taken }
@@ -210,22 +211,6 @@ impl View {
         // The coarse row the marker stands in holds what is before the marker, and no more.
         add(&tables[0], series, from, to.min(self.rolled_to), width, counts)?;
         add(&tables[1], series, from.max(self.rolled_to), to, WIDTHS[0], counts)
-    }
-
-    /// Adds everything ever merged into a selection's series while it is still kept by slot at the
-    /// coarsest resolution.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn total(&self, selection: &Selection, counts: &mut Counts) -> Result<(), StoreError> {
-        let mut failed = Ok(());
-        let resolution = Resolution::Hour;
-        let span = Span { from: UnixNanos(0), to: UnixNanos(u64::MAX / SECOND * SECOND) };
-        let step = Nanos(span.to.0);
-        failed = failed.and(self.steps(selection, span, resolution, step, |_, sum| {
-            counts.merge(sum);
-        }));
-        failed
     }
 }
 
