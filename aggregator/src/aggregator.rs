@@ -186,6 +186,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
             let now = state.now();
             if let Some(believed) = believed {
                 state.windows.write().advance(believed);
+                state.judge_until(believed);
             }
             watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
             watch

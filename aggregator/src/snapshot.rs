@@ -177,3 +177,14 @@ fn totals(
 pub(crate) fn rfc3339<S: serde::Serializer>(at: &UnixNanos, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&lens_service::time::rfc3339(*at))
 }
+
+#[allow(clippy::ref_option)] // What a serialiser is handed.
+pub(crate) fn some_rfc3339<S: serde::Serializer>(
+    at: &Option<UnixNanos>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, to),
+        None => to.serialize_none(),
+    }
+}

@@ -13,13 +13,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lens_hist::block::{self, BlockRef};
-use lens_hist::{Counts, PagedCounts};
+use lens_hist::{Counts, PagedCounts, Sparse};
 use lens_model::limits::{
     AGGREGATOR_GAUGES_MAX, AGGREGATOR_HOSTS_MAX, AGGREGATOR_REQUESTS_MAX, AGGREGATOR_SERIES_MAX,
     EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX,
 };
 use lens_model::{AgentName, Arm, InstanceName, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use thiserror::Error;
+
+use crate::judge::slot::{self as judge, HostWindow, SlotWindows};
 
 use crate::store::Merge;
 
@@ -176,6 +178,19 @@ impl Slot {
                 if let Ok((block, _)) = BlockRef::parse(bytes) {
                     block.merge_into(pages);
                 }
+            }
+        }
+    }
+
+    fn to_sparse(&self) -> Sparse {
+        match self {
+            Self::Open(pages) => pages.to_sparse(),
+            Self::Sealed(bytes) => {
+                let mut counts = Counts::new();
+                if let Ok((block, _)) = BlockRef::parse(bytes) {
+                    block.merge_into_dense(&mut counts);
+                }
+                counts.to_sparse()
             }
         }
     }
@@ -616,6 +631,42 @@ impl Windows {
         self.series.iter().map(|(key, hosts)| (key.clone(), state(hosts))).collect()
     }
 
+    /// Everything recorded in slot `number`, as the judge takes it under the name `slot`. Requests
+    /// stand with the whole query of their slice, arm and host.
+    pub fn slot(&self, number: u64, slot: judge::Slot) -> SlotWindows {
+        let mut found: BTreeMap<(&Slice, Stage, Arm, &Arc<Host>), HostWindow> = BTreeMap::new();
+        let window = |slice: &Slice, stage, arm, host: &Host| HostWindow {
+            slice: Arc::new(slice.clone()),
+            stage,
+            arm,
+            host: format!("{}/{}", host.agent, host.instance).into(),
+            counts: Sparse::new(),
+            ok: 0,
+            errors: 0,
+        };
+        for (key, hosts) in &self.series {
+            for (host, handle) in hosts {
+                if let Some(slot) = self.held[handle.0].slots.get(&number) {
+                    let name = (&key.slice, key.stage, key.arm, host);
+                    let mut own = window(&key.slice, key.stage, key.arm, host);
+                    own.counts = slot.to_sparse();
+                    found.insert(name, own);
+                }
+            }
+        }
+        for ((slice, arm), hosts) in &self.requests {
+            for (host, requests) in hosts {
+                if let Some(counts) = requests.slots.get(&number) {
+                    let own = found
+                        .entry((slice, Stage::E2e, *arm, host))
+                        .or_insert_with(|| window(slice, Stage::E2e, *arm, host));
+                    (own.ok, own.errors) = (counts.ok, counts.error);
+                }
+            }
+        }
+        SlotWindows { slot, windows: found.into_values().collect() }
+    }
+
     /// Request outcomes of a slice and arm within `span`, over all hosts.
     pub fn requests(&self, slice: &Slice, arm: Arm, span: Span) -> RequestCounts {
         let mut sum = RequestCounts::default();
@@ -691,7 +742,7 @@ const fn room(what: &'static str, held: usize, max: usize) -> Result<(), MergeEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lens_hist::{Quantile, Sparse};
+    use lens_hist::Quantile;
     use proptest::prelude::*;
 
     const BASE: Nanos = Nanos::from_secs(5);

@@ -6,6 +6,7 @@ mod alerts;
 mod audit;
 mod certs;
 mod demo;
+mod replay;
 mod role;
 mod status;
 mod terminal;
@@ -36,6 +37,8 @@ enum Command {
     /// Alerts: list them, take them on, keep them quiet, test their sinks.
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Judge recorded latencies on their own clock.
+    Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Alerts(command) => alerts::run(&command),
+        Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Audit(command) => audit::run(&command),

@@ -16,6 +16,7 @@ use super::burn::{SLOW_MIN, Spent, TIERS, read};
 use super::cause;
 use super::condition::{Condition, Key, Reading, Rule, Severity, Subject};
 use super::desk::{Desk, FAILURES_MIN};
+use crate::judge::standing::{Stream, Test};
 use crate::judge::{self, Verdict};
 use crate::snapshot::{Agent, Requests, Row, Snapshot};
 use crate::state::State;
@@ -131,14 +132,13 @@ fn causes(
 
 fn tail(state: &State, snapshot: &Snapshot, row: &Row, hosts: &[Arc<Host>]) -> Condition {
     let broken = row.verdict == Verdict::Violation;
-    let windows_in_a_row = if broken { disjoint_windows(state, row, snapshot.t) } else { 0 };
+    let windows_in_a_row = row.consecutive_windows;
     let far = row.ratio.is_none_or(|ratio| ratio - row.ratio_max > FAR_BEYOND);
     let severity = match windows_in_a_row {
         WINDOWS_MIN.. if far => Severity::Critical,
         WINDOWS_MIN.. => Severity::Error,
         _ => Severity::Warning,
     };
-    let width = Nanos(state.rules.summary_window.0.saturating_mul(windows_in_a_row.into()));
     Condition {
         key: series_key(Rule::Tail, row),
         state: reading(row.verdict),
@@ -146,25 +146,20 @@ fn tail(state: &State, snapshot: &Snapshot, row: &Row, hosts: &[Arc<Host>]) -> C
         summary: row.reason.clone(),
         evidence: json!({
             "ratio": row.ratio,
+            "ratio_low": row.ratio_low,
+            "ratio_high": row.ratio_high,
             "threshold": row.ratio_max,
+            "judged_on": row.evidence,
             "samples": row.count,
             "window_s": snapshot.window_s,
             "disjoint_windows": windows_in_a_row,
             "p95_ms": row.p95.value_ms,
             "p99_ms": row.p99.value_ms,
         }),
-        since: broken.then(|| snapshot.t.minus(width)),
+        since: row.since,
         agents: agents(hosts),
         actions: if broken { causes(Rule::Tail, state, snapshot, row, hosts) } else { Vec::new() },
     }
-}
-
-fn disjoint_windows(state: &State, row: &Row, now: UnixNanos) -> u32 {
-    let windows = state.windows.read();
-    let selection = Selection::series(&row.key());
-    judge::consecutive_windows(&state.rules, windows.base(), now, |span, counts| {
-        windows.sum(&selection, span, counts);
-    })
 }
 
 fn limits(state: &State, snapshot: &Snapshot, row: &Row, hosts: &[Arc<Host>]) -> Vec<Condition> {
@@ -197,8 +192,10 @@ fn limits(state: &State, snapshot: &Snapshot, row: &Row, hosts: &[Arc<Host>]) ->
 }
 
 fn burn(state: &State, now: UnixNanos, row: &Row) -> Option<Condition> {
-    let (name, quantile, limit) = judge::limits(&state.rules, row.stage).pop()?;
-    let budget = 1.0 - quantile.ratio();
+    let stream = Stream::new(&row.key(), &state.rules);
+    let strictest = stream.limits().last()?;
+    let Test::Limit { quantile, limit } = strictest.test else { return None };
+    let (name, budget) = (strictest.name, 1.0 - quantile.ratio());
     let windows = state.windows.read();
     let selection = Selection::series(&row.key());
     let kept = Nanos(windows.base().0.saturating_mul(lens_model::limits::WINDOW_SLOTS_MAX as u64));

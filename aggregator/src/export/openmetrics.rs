@@ -144,6 +144,15 @@ fn series(text: &mut Text, snapshot: &Snapshot) {
     each(text, snapshot, "lens_window_samples", |row| Some(row.count as f64));
     text.family("lens_tail_ratio", "gauge", "p99 over p95 in the summary window.");
     each(text, snapshot, "lens_tail_ratio", |row| row.ratio);
+    let help = "Lower end of the 95 % interval of p99 over p95.";
+    text.family("lens_tail_ratio_low", "gauge", help);
+    each(text, snapshot, "lens_tail_ratio_low", |row| row.ratio_low);
+    let help = "Upper end of the 95 % interval of p99 over p95.";
+    text.family("lens_tail_ratio_high", "gauge", help);
+    each(text, snapshot, "lens_tail_ratio_high", |row| row.ratio_high);
+    let help = "Samples of a series that count as one, by its overdispersion.";
+    text.family("lens_tail_overdispersion", "gauge", help);
+    each(text, snapshot, "lens_tail_overdispersion", |row| row.evidence.decided.map(|d| d.phi));
     text.family("lens_series_age_seconds", "gauge", "Time since samples were last recorded.");
     each(text, snapshot, "lens_series_age_seconds", |row| Some(row.age_s));
     text.family("lens_verdict", "gauge", "1 for the tail verdict that holds, 0 for the others.");
