@@ -18,6 +18,12 @@ fn alerting() -> (Router, Arc<State>, Sense) {
     (router, state, Sense::default())
 }
 
+/// Judges what was fed, and lets alerting look at it once.
+fn turn(state: &State, sense: &mut Sense) {
+    state.judge_until(state.now().plus(Nanos::from_secs(15)));
+    crate::alerts::turn(state, sense);
+}
+
 async fn post(router: &Router, uri: &str, body: &str) -> Answer {
     let request = Request::builder().method(Method::POST).uri(uri);
     ask(router, request.body(Body::from(body.to_owned())).unwrap()).await
@@ -35,7 +41,7 @@ fn stage_a() -> SeriesKey {
 async fn check_23_and_27_the_dashboard_state_has_every_field_of_alerting() {
     let (router, state, mut sense) = alerting();
     feed(&state, &stage_a(), 1, uniform(1_000, 5.5, 6.5));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let tree = get(&router, "/monitoring/dashboard").await.json()["dashboard_state"].clone();
     for stage in ["stageA", "stageB", "stageC"] {
         assert!(tree["metrics"]["performance"][stage].is_object(), "{stage}");
@@ -59,7 +65,7 @@ async fn check_24_one_measurement_shows_and_what_was_not_measured_is_no_breach()
     let (router, state, mut sense) = alerting();
     feed(&state, &stage_a(), 1, uniform(1_000, 4.4, 4.6));
     feed_gauge(&state, "span_coverage_percent", 98.7, state.now());
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let tree = get(&router, "/monitoring/dashboard").await.json()["dashboard_state"].clone();
     assert!(close(&tree["metrics"]["performance"]["stageA"]["p95_latency_ms"], 4.59));
     assert_eq!(tree["metrics"]["quality"]["span_coverage_percent"], 98.7);
@@ -77,7 +83,7 @@ async fn check_25_health_counts_active_and_critical_alerts() {
     let before = health().await;
     assert_eq!((&before["status"], &before["active_alerts"]), (&"degraded".into(), &0.into()));
     feed(&state, &stage_a(), 1, uniform(1_000, 5.5, 6.5));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let after = health().await;
     assert_eq!((&after["status"], &after["critical_alerts"]), (&"critical".into(), &1.into()));
     assert!(after.as_object().unwrap().contains_key("uptime_percent"));
@@ -88,7 +94,7 @@ async fn check_26_a_breach_of_stage_a_is_not_compliant_and_fires_and_is_shown() 
     let (router, state, mut sense) = alerting();
     let mut events = state.events.subscribe();
     feed(&state, &stage_a(), 1, uniform(1_000, 5.5, 6.5));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let tree = get(&router, "/monitoring/dashboard").await.json()["dashboard_state"].clone();
     assert_eq!(tree["sla_compliance"]["stage_a_p95_compliant"], false);
     let open = alerts(&router).await;
@@ -111,7 +117,7 @@ async fn defect_paths_without_prefix_every_limit_of_every_stage_can_fire() {
     for (stage, low) in [(Stage::A, 20.0), (Stage::B, 400.0), (Stage::C, 400.0)] {
         feed(&state, &key("rust", stage, Arm::Baseline), 1, uniform(1_000, low, low * 1.2));
     }
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let open = alerts(&router).await;
     let has = |rule: &str, stage: &str| {
         open.iter().any(|alert| alert["rule"] == rule && alert["stage"] == stage)
@@ -129,9 +135,9 @@ async fn defect_paths_without_prefix_every_limit_of_every_stage_can_fire() {
 #[tokio::test]
 async fn defect_zeros_taken_for_breaches_nothing_measured_alerts_nobody_and_is_not_healthy() {
     let (router, state, mut sense) = alerting();
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     feed(&state, &stage_a(), 1, uniform(20, 50.0, 60.0));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     assert!(alerts(&router).await.is_empty(), "20 samples are not enough to say");
     let health = get(&router, "/health").await.json();
     assert_eq!(health["status"], "degraded");
@@ -152,7 +158,7 @@ async fn a_slow_host_among_several_is_named_as_the_cause() {
         let handle = windows.handle(&stage_a(), &host).unwrap();
         windows.merge(handle, now, &block, now).unwrap();
     }
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let open = alerts(&router).await;
     let p95 = open.iter().find(|alert| alert["rule"] == "slo_p95").unwrap();
     let first = p95["recommended_actions"][0].as_str().unwrap();
@@ -164,13 +170,13 @@ async fn failing_requests_fire_and_few_of_them_do_not() {
     let (router, state, mut sense) = alerting();
     feed_requests(&state, "rust", Arm::Baseline, 100, 19);
     feed_requests(&state, "go", Arm::Canary, 960, 40);
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let open = alerts(&router).await;
     assert_eq!(open.len(), 1, "{open:?}");
     assert_eq!(open[0]["key"], "error_rate/backend/go/large/canary");
     assert_eq!(open[0]["severity"], "warning", "3 % is the canary's first limit");
     feed_requests(&state, "rust", Arm::Baseline, 0, 1);
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     assert_eq!(alerts(&router).await.len(), 2);
 }
 
@@ -178,7 +184,7 @@ async fn failing_requests_fire_and_few_of_them_do_not() {
 async fn people_act_without_a_body_or_a_header_and_are_told_what_was_wrong() {
     let (router, state, mut sense) = alerting();
     feed(&state, &stage_a(), 1, uniform(1_000, 5.5, 6.5));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let id = alerts(&router).await[0]["id"].as_str().unwrap().to_owned();
     let path = |verb: &str| format!("/api/v1/alerts/{id}/{verb}");
     let acked = post(&router, &path("ack"), "").await;
@@ -220,7 +226,7 @@ async fn maintenance_is_announced_shown_and_ended() {
     let body = r#"{"minutes":30,"covers":"backend/rust","by":"ann","reason":"reindexing"}"#;
     let window = post(&router, "/api/v1/alerts/maintenance", body).await.json();
     feed(&state, &stage_a(), 1, uniform(1_000, 5.5, 6.5));
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let shown = get(&router, "/api/v1/alerts").await.json();
     assert_eq!(shown["maintenance"][0]["id"], window["id"]);
     assert_eq!(shown["deliveries"], serde_json::json!([]));
@@ -231,7 +237,7 @@ async fn maintenance_is_announced_shown_and_ended() {
         let request = Request::builder().method(Method::DELETE).uri(&uri);
         assert_eq!(ask(&router, request.body(Body::empty()).unwrap()).await.status, status);
     }
-    crate::alerts::turn(&state, &mut sense);
+    turn(&state, &mut sense);
     let shown = get(&router, "/api/v1/alerts").await.json();
     assert!(!shown["deliveries"].as_array().unwrap().is_empty(), "told once it ended");
     let bad = post(&router, "/api/v1/alerts/maintenance", r#"{"from":"soon"}"#).await;
