@@ -88,10 +88,12 @@ pub(super) struct SeriesTail {
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<UnixNanos>,
     /// Where the ratio is going.
+    #[schema(value_type = Option<Object>)]
     trend: Option<Trend>,
     /// Why there is no trend; `null` when there is.
     trend_reason: Option<&'static str>,
     /// When it will be a violation.
+    #[schema(value_type = Option<Object>)]
     forecast: Option<Forecast>,
     /// Why there is no forecast; `null` when there is.
     forecast_reason: Option<&'static str>,

@@ -36,6 +36,7 @@ pub struct Evidence {
     #[schema(example = "likelihood_ratio")]
     pub method: &'static str,
     /// The window that decided; `null` before any did.
+    #[schema(value_type = Option<Object>)]
     pub decided: Option<Decided>,
 }
 

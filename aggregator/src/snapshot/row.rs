@@ -102,10 +102,13 @@ pub struct Row {
     #[schema(example = 0)]
     pub consecutive_windows: u32,
     /// The same in numbers.
+    #[schema(value_type = Object)]
     pub evidence: Evidence,
     /// Where the ratio is going; `null` with fewer than 18 points of 320 s.
+    #[schema(value_type = Option<Object>)]
     pub trend: Option<Trend>,
     /// When it will be a violation; `null` unless three looks agree that it will within a day.
+    #[schema(value_type = Option<Object>)]
     pub forecast: Option<Forecast>,
     /// Whether very slow requests became more than the first hour had, beyond what chance does in
     /// 30 days; `null` before there is an hour to compare with.

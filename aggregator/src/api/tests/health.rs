@@ -43,7 +43,7 @@ async fn one_proven_slice_is_healthy_and_the_unfed_one_is_named() {
 #[tokio::test]
 async fn a_long_tail_degrades_and_a_broken_limit_is_critical() {
     let tail = state();
-    let values = [vec![10_000_000; 970], vec![30_000_000; 30]].concat();
+    let values = [vec![10_000_000; 3_880], vec![30_000_000; 120]].concat();
     feed(&tail, &key("rust", Stage::B, Arm::Baseline), 5, values.iter().copied());
     let json = get(&served(tail).0, "/health").await.json();
     assert_eq!(
