@@ -5,6 +5,7 @@ use crate::alerts::sense::Sense;
 use crate::alerts::sink::{Kind, Sink};
 use crate::alerts::transport::Nowhere;
 use crate::alerts::{Config, Desk, Policy, Severity};
+use crate::judge::standing::Standing;
 
 /// A state that alerts at once, with a log for a sink.
 fn alerting() -> (Router, Arc<State>, Sense) {
@@ -18,8 +19,9 @@ fn alerting() -> (Router, Arc<State>, Sense) {
     (router, state, Sense::default())
 }
 
-/// Judges what was fed, and lets alerting look at it once.
+/// Judges all that was fed as if it had just come, and lets alerting look at it once.
 fn turn(state: &State, sense: &mut Sense) {
+    *state.judge.write() = Standing::new(&state.rules);
     state.judge_until(state.now().plus(Nanos::from_secs(15)));
     crate::alerts::turn(state, sense);
 }
