@@ -9,6 +9,9 @@ use crate::judge::survivors::{edge_at_or_above, edge_at_or_below};
 /// Levels at which "not worse" must be shown, as places in `LEVELS`: p95 and p99.
 pub const NOT_WORSE_LEVELS: [usize; 2] = [3, 4];
 
+/// Levels at which a host is held against the others, as places in `LEVELS`: the median and p95.
+pub const SLOW_LEVELS: [usize; 2] = [0, 3];
+
 /// An edge that nothing reaches, of a level that is not compared.
 const NOWHERE: usize = usize::MAX;
 
@@ -20,13 +23,25 @@ pub struct Edges {
     baseline: [usize; N_LEVELS],
     harm: [usize; N_LEVELS],
     not_worse: [usize; 2],
+    slow: [usize; 2],
+}
+
+/// What the edges of a window stand off the thresholds, as factors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EdgeMargins {
+    /// The margin of harm at each level.
+    pub harm: [f64; N_LEVELS],
+    /// The margins of "not worse".
+    pub not_worse: [f64; 2],
+    /// The margin from which a host is slow.
+    pub slow: f64,
 }
 
 impl Edges {
     /// Edges at the thresholds for the baseline and at the thresholds times a margin for the
     /// canary, rounded to the side on which nothing is claimed: up for harm, down for "not worse".
     #[allow(clippy::cast_precision_loss)]
-    pub fn new(thresholds: Thresholds, harm: &[f64; N_LEVELS], not_worse: &[f64; 2]) -> Self {
+    pub fn new(thresholds: Thresholds, margins: &EdgeMargins) -> Self {
         let nanos = |edge: usize| lens_hist::layout::low(edge) as f64;
         let at = |level: usize, find: &dyn Fn(usize) -> usize| {
             thresholds[level].map_or(NOWHERE, |threshold| find(threshold.edge))
@@ -35,11 +50,14 @@ impl Edges {
             thresholds,
             baseline: std::array::from_fn(|level| at(level, &|edge| edge)),
             harm: std::array::from_fn(|level| {
-                at(level, &|edge| edge_at_or_above(harm[level] * nanos(edge)))
+                at(level, &|edge| edge_at_or_above(margins.harm[level] * nanos(edge)))
             }),
             not_worse: std::array::from_fn(|i| {
-                let margin = not_worse[i];
+                let margin = margins.not_worse[i];
                 at(NOT_WORSE_LEVELS[i], &|edge| edge_at_or_below(margin * nanos(edge)))
+            }),
+            slow: std::array::from_fn(|i| {
+                at(SLOW_LEVELS[i], &|edge| edge_at_or_above(margins.slow * nanos(edge)))
             }),
         }
     }
@@ -57,6 +75,8 @@ pub struct ArmTally {
     pub above_plain: [u64; N_LEVELS],
     /// Samples at or above the edges of "not worse".
     pub above_not_worse: [u64; 2],
+    /// Samples at or above the edges from which a host is slow, for both arms.
+    pub above_slow: [u64; 2],
     /// Requests and failed ones.
     pub errors: Hits,
 }
@@ -66,7 +86,8 @@ impl ArmTally {
     pub fn baseline(counts: &Sparse, edges: &Edges, errors: Hits) -> Self {
         let above = at_or_above(counts, &edges.baseline);
         let above_not_worse = NOT_WORSE_LEVELS.map(|level| above[level]);
-        Self { n: counts.total(), above, above_plain: above, above_not_worse, errors }
+        let above_slow = at_or_above(counts, &edges.slow);
+        Self { n: counts.total(), above, above_plain: above, above_not_worse, above_slow, errors }
     }
 
     /// The canary's window.
@@ -76,6 +97,7 @@ impl ArmTally {
             above: at_or_above(counts, &edges.harm),
             above_plain: at_or_above(counts, &edges.baseline),
             above_not_worse: at_or_above(counts, &edges.not_worse),
+            above_slow: at_or_above(counts, &edges.slow),
             errors,
         }
     }
@@ -109,13 +131,13 @@ impl ArmTally {
         let each = |a: &[u64; N_LEVELS], b: &[u64; N_LEVELS]| {
             std::array::from_fn(|level| count(a[level], b[level]))
         };
+        let both = |a: &[u64; 2], b: &[u64; 2]| std::array::from_fn(|i| count(a[i], b[i]));
         Self {
             n: count(self.n, other.n),
             above: each(&self.above, &other.above),
             above_plain: each(&self.above_plain, &other.above_plain),
-            above_not_worse: std::array::from_fn(|i| {
-                count(self.above_not_worse[i], other.above_not_worse[i])
-            }),
+            above_not_worse: both(&self.above_not_worse, &other.above_not_worse),
+            above_slow: both(&self.above_slow, &other.above_slow),
             errors: hits(self.errors, other.errors),
         }
     }
@@ -152,10 +174,13 @@ mod tests {
     use crate::judge::canary::reference::Threshold;
     use lens_hist::layout;
 
+    const MARGINS: EdgeMargins =
+        EdgeMargins { harm: [1.05; 6], not_worse: [1.25, 1.35], slow: 1.25 };
+
     #[test]
     fn edges_are_rounded_to_the_side_on_which_nothing_is_claimed() {
         let threshold = Threshold { edge: layout::index_of(1_000_000), pi: 0.05 };
-        let edges = Edges::new([Some(threshold); 6], &[1.05; 6], &[1.25, 1.35]);
+        let edges = Edges::new([Some(threshold); 6], &MARGINS);
         let x = layout::low(threshold.edge) as f64;
         for level in 0..N_LEVELS {
             assert!(layout::low(edges.harm[level]) as f64 >= 1.05 * x);
@@ -175,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_part_added_and_taken_away_leaves_the_whole() {
-        let edges = Edges::new([None; 6], &[1.05; 6], &[1.25, 1.35]);
+        let edges = Edges::new([None; 6], &MARGINS);
         let counts: Sparse = [10, 20].into_iter().collect();
         let a = ArmTally::canary(&counts, &edges, Hits { hits: 1, n: 3 });
         let b = ArmTally { n: 5, above: [4; 6], ..a };

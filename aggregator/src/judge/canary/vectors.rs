@@ -96,7 +96,6 @@ fn mixtures_give_the_reference_values() {
     let mut capped = Mixture::<6>::default();
     capped.start(num(&row["w"]));
     capped.multiply(&bets(hits(row, "c"), hits(row, "b"), pi, phi));
-    println!("tempered {uncapped} capped {} want {}", capped.ln_e(), row["logE"]);
     close(uncapped, &row["logE"], "tempered");
 }
 
@@ -122,12 +121,14 @@ fn whole_traces_give_the_reference_values() {
             close(threshold.pi, &expected[1], "pi");
         }
         let plan = Plan::default();
+        let margins =
+            EdgeMargins { harm: [plan.margin_harm; 6], not_worse: [1.25, 1.35], slow: 1.25 };
         let (mut harm, mut promotion) = (Harm::default(), Promotion::default());
         let rows = run["rows"].as_array().unwrap();
         let mut decided = None;
         for t in 0..60 {
             let thresholds = reference.thresholds();
-            let edges = Edges::new(thresholds, &[plan.margin_harm; 6], &[1.25, 1.35]);
+            let edges = Edges::new(thresholds, &margins);
             let b = ArmTally::baseline(&baseline, &edges, Hits { hits: 5, n: 5_000 });
             let c = ArmTally::canary(&canary, &edges, Hits { hits: 1, n: 1_000 });
             harm.start(start_mass(t, false));
