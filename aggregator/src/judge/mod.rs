@@ -4,21 +4,25 @@
 //! a clock, takes a lock or sends anything but through the caller's own hands.
 
 pub mod canary;
+pub mod decision;
+pub mod dispersion;
 mod health;
 pub mod math;
+mod point;
+pub mod pyramid;
 mod slo;
 pub mod slot;
 pub mod survivors;
-mod tail;
+pub mod tail;
 mod watch;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::{Health, HealthStatus, Violation, ViolationKind, health};
+pub(crate) use point::NO_INTERVAL;
+pub use point::{Evidence, TailVerdict, consecutive_windows, judge};
 pub use slo::{Slo, limits, slo};
-pub(crate) use tail::NO_INTERVAL;
-pub use tail::{Evidence, TailVerdict, consecutive_windows, judge};
 pub use watch::Watch;
 
 /// What a series' samples say about a rule.

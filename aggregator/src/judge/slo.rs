@@ -10,7 +10,7 @@ use lens_model::{Nanos, Stage, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Verdict, tail};
+use super::{Verdict, point};
 use crate::state::Rules;
 
 /// One absolute limit and how the samples stand to it.
@@ -51,7 +51,7 @@ pub fn slo(
     last_event: Option<UnixNanos>,
     now: UnixNanos,
 ) -> Vec<Slo> {
-    let silent = last_event.and_then(|last| tail::silence(rules, last, now));
+    let silent = last_event.and_then(|last| point::silence(rules, last, now));
     let compare = |(name, quantile, limit): (&'static str, Quantile, Nanos)| {
         let estimate = counts.quantile(quantile);
         let floor = lens_hist::samples_min(quantile);

@@ -4,20 +4,21 @@
 //! buckets on: "slower than twice x" is a count, without interpolation, wherever x is an edge.
 //! Bounds: one number for every counter, 30 KB, reused between histograms.
 
-use lens_hist::layout::{self, COUNTERS, SLOTS};
+use lens_hist::layout::{self, SLOTS};
 use lens_hist::{Counts, Sparse};
 
 /// Buckets of one octave: `low(i + OCTAVE)` is twice `low(i)` from index `OCTAVE` on.
 pub const OCTAVE: usize = 128;
 
-/// The first bucket whose lower edge is at least `nanos`; the overflow bucket for what is beyond.
+/// The first bucket whose lower edge is at least `nanos`; `SLOTS`, where nothing is counted, for
+/// what lies beyond the overflow bucket's.
 pub fn edge_at_or_above(nanos: f64) -> usize {
     if nanos.is_nan() || nanos <= 0.0 {
         return 0;
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let index = layout::index_of(nanos.ceil().min(u64::MAX as f64) as u64);
-    if (layout::low(index) as f64) < nanos { (index + 1).min(COUNTERS) } else { index }
+    if (layout::low(index) as f64) < nanos { index + 1 } else { index }
 }
 
 /// The last bucket whose lower edge is at most `nanos`.
@@ -101,6 +102,7 @@ impl Survivors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lens_hist::layout::COUNTERS;
     use proptest::prelude::*;
 
     #[test]
@@ -119,7 +121,8 @@ mod tests {
             assert_eq!(edge_at_or_above(edge + 0.5), index + 1);
             assert_eq!(edge_at_or_below(edge - 0.5), index - 1);
         }
-        assert_eq!(edge_at_or_above(f64::MAX), COUNTERS);
+        assert_eq!(edge_at_or_above(layout::low(COUNTERS) as f64), COUNTERS);
+        assert_eq!(edge_at_or_above(f64::MAX), SLOTS);
         assert_eq!(edge_at_or_above(-1.0), 0);
     }
 
