@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod canary;
 pub mod config;
 pub mod dashboard;
 pub mod export;

@@ -42,7 +42,13 @@ pub fn factor(tau: f64, known: usize, hosts: Hosts, confidence: f64) -> f64 {
 }
 
 /// Canary hosts, of all there are, from which the factor is below a margin; `None` if none suffice.
-pub fn hosts_needed(tau: f64, known: usize, all: usize, margin: f64, confidence: f64) -> Option<usize> {
+pub fn hosts_needed(
+    tau: f64,
+    known: usize,
+    all: usize,
+    margin: f64,
+    confidence: f64,
+) -> Option<usize> {
     let enough = |canary: &usize| {
         let hosts = Hosts { canary: *canary, baseline: all - *canary };
         factor(tau, known, hosts, confidence) < margin

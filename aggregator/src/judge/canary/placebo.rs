@@ -130,7 +130,8 @@ fn groups(hosts: usize, size: usize) -> Vec<Vec<usize>> {
     // A fixed sequence: the same history always gives the same φ.
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = move |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from((state >> 33) % below.max(1) as u64).unwrap_or(0)
     };
     let mut draw = || {
@@ -153,7 +154,8 @@ fn dispersion(windows: &[Vec<Hits>], groups: &[Vec<usize>], lengths: &[usize]) -
     let group_of = |hosts: &[Hits], group: &[usize]| sum(group.iter().map(|&host| &hosts[host]));
     let long_run: Vec<f64> = (groups.iter())
         .map(|group| {
-            let own = windows.iter().fold(Hits::default(), |s, hosts| s.plus(group_of(hosts, group)));
+            let own =
+                windows.iter().fold(Hits::default(), |s, hosts| s.plus(group_of(hosts, group)));
             if own.n == 0 || total.hits == 0 { 1.0 } else { rate(own) / rate(total) }
         })
         .collect();
@@ -167,7 +169,8 @@ fn dispersion(windows: &[Vec<Hits>], groups: &[Vec<usize>], lengths: &[usize]) -
                 continue;
             }
             for (group, relative) in groups.iter().zip(&long_run) {
-                let own = block.iter().fold(Hits::default(), |s, hosts| s.plus(group_of(hosts, group)));
+                let own =
+                    block.iter().fold(Hits::default(), |s, hosts| s.plus(group_of(hosts, group)));
                 let (n, share) = (own.n as f64, own.n as f64 / all.n as f64);
                 if own.n == 0 || own.n == all.n {
                     continue;

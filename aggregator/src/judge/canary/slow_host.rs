@@ -162,7 +162,12 @@ impl SlowHosts {
 
     /// The hosts whose evidence has reached the bound since they were last asked for.
     #[allow(clippy::cast_precision_loss)]
-    pub fn found(&mut self, stage: Stage, alpha: f64, name: impl Fn(usize) -> Box<str>) -> Vec<SlowHost> {
+    pub fn found(
+        &mut self,
+        stage: Stage,
+        alpha: f64,
+        name: impl Fn(usize) -> Box<str>,
+    ) -> Vec<SlowHost> {
         let bound = ln(2.0 * self.watched.len().max(1) as f64 / alpha);
         let mut found = Vec::new();
         for (host, arms) in self.watched.iter_mut().enumerate() {
@@ -196,7 +201,13 @@ mod tests {
     use crate::judge::canary::reference::Threshold;
 
     fn tally(host: usize, above: u64) -> HostTally {
-        let arm = ArmTally { n: 100, above: [above; 6], above_plain: [above; 6], above_slow: [above; 2], ..ArmTally::default() };
+        let arm = ArmTally {
+            n: 100,
+            above: [above; 6],
+            above_plain: [above; 6],
+            above_slow: [above; 2],
+            ..ArmTally::default()
+        };
         HostTally { host, baseline: arm, ..HostTally::default() }
     }
 

@@ -8,7 +8,12 @@ use super::tally::{ArmTally, HostTally};
 use super::unit::UnitWindow;
 
 /// Evidence for harm of one stream's window, with and without each fold of hosts.
-pub fn harm(bets: &HarmBets, tallies: &[HostTally], hosts: &HostList, spread: Spread) -> UnitWindow {
+pub fn harm(
+    bets: &HarmBets,
+    tallies: &[HostTally],
+    hosts: &HostList,
+    spread: Spread,
+) -> UnitWindow {
     let pool = |arm: fn(&HostTally) -> ArmTally| {
         tallies.iter().fold(ArmTally::default(), |sum, tally| sum.plus(&arm(tally)))
     };

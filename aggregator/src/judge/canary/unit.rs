@@ -116,7 +116,8 @@ impl Unit {
         self.harm.take(&window.all, phi);
         let pairs = self.counts.iter_mut().enumerate();
         for (what, both) in pairs {
-            let of = |tally: &ArmTally| if what == ERRORS { tally.errors } else { tally.hits(what) };
+            let of =
+                |tally: &ArmTally| if what == ERRORS { tally.errors } else { tally.hits(what) };
             both.canary.add(of(&window.canary));
             both.baseline.add(of(&window.baseline));
         }
