@@ -220,6 +220,7 @@ impl Config {
                 slo_a_p99: millis("slo.stage_a_p99_ms"),
                 slo_b_p95: millis("slo.stage_b_p95_ms"),
                 slo_c_p95: millis("slo.stage_c_p95_ms"),
+                ..Rules::default()
             },
         })
     }

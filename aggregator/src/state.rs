@@ -38,6 +38,57 @@ pub struct Rules {
     pub slo_b_p95: Nanos,
     /// Stage C's p95 limit.
     pub slo_c_p95: Nanos,
+    /// The whole query's p95 limit, where one is promised.
+    pub slo_e2e_p95: Option<Nanos>,
+    /// How much slower than the baseline's a canary's whole query may be, as a share of 1.
+    pub e2e_regression_max: f64,
+    /// Limits of single slices, in place of the ones above.
+    pub slices: BTreeMap<Slice, SliceRules>,
+    /// Days in which one stream just at its limit may raise one false alarm.
+    pub false_alarm_days: f64,
+    /// Narrowest window a rule is judged on.
+    pub window_min: Nanos,
+}
+
+/// The limits of one slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SliceRules {
+    /// Largest p99/p95 that is not a violation.
+    pub tail_ratio: f64,
+    /// Stage A's p95 limit.
+    pub a_p95: Nanos,
+    /// Stage A's p99 limit.
+    pub a_p99: Nanos,
+    /// Stage B's p95 limit.
+    pub b_p95: Nanos,
+    /// Stage C's p95 limit.
+    pub c_p95: Nanos,
+    /// The whole query's p95 limit.
+    pub e2e_p95: Option<Nanos>,
+}
+
+impl Rules {
+    /// The limits that hold for a slice.
+    pub fn of_slice(&self, slice: &Slice) -> SliceRules {
+        self.slices.get(slice).copied().unwrap_or(self.of_all())
+    }
+
+    /// The limits that hold for slices without any of their own.
+    pub const fn of_all(&self) -> SliceRules {
+        SliceRules {
+            tail_ratio: self.tail_ratio_max,
+            a_p95: self.slo_a_p95,
+            a_p99: self.slo_a_p99,
+            b_p95: self.slo_b_p95,
+            c_p95: self.slo_c_p95,
+            e2e_p95: self.slo_e2e_p95,
+        }
+    }
+
+    /// Largest p99/p95 of a slice that is not a violation.
+    pub fn tail_ratio(&self, slice: &Slice) -> f64 {
+        self.of_slice(slice).tail_ratio
+    }
 }
 
 impl Default for Rules {
@@ -53,6 +104,11 @@ impl Default for Rules {
             slo_a_p99: Nanos::from_millis(10),
             slo_b_p95: Nanos::from_millis(300),
             slo_c_p95: Nanos::from_millis(300),
+            slo_e2e_p95: None,
+            e2e_regression_max: 0.1,
+            slices: BTreeMap::new(),
+            false_alarm_days: 30.0,
+            window_min: Nanos::from_secs(10),
         }
     }
 }

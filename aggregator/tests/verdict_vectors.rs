@@ -2,9 +2,11 @@
 //!
 //! Integers, ranks and bucket edges must agree exactly, logarithms to 1e-6 + 1e-9·|x|.
 
+use lens_aggregator::judge::drift::Drift;
 use lens_aggregator::judge::math::{ln_beta_binomial, normal_cdf, rank_interval};
 use lens_aggregator::judge::survivors::Survivors;
 use lens_aggregator::judge::tail::rule;
+use lens_aggregator::judge::trend::{Slope, crossing};
 use lens_hist::{Counts, layout};
 use serde_json::Value;
 
@@ -89,5 +91,38 @@ fn the_ratio_rule_agrees_with_the_reference() {
         let ln_e = rule::ln_e_within(&samples, 2.0, 1.0, buckets());
         close(ln_e, &row["logE"], &row.to_string());
         assert!(rule::z_above(&samples, 2.0, 1.0) <= z(1.0), "{row}");
+    }
+}
+
+#[test]
+fn slope_interval_and_crossing_agree() {
+    let vectors = &vectors()["theil_sen"];
+    let values = vectors["y"].as_array().unwrap();
+    let points: Vec<(f64, f64)> =
+        values.iter().enumerate().map(|(t, y)| (t as f64, number(y))).collect();
+    let slope = Slope::of(&points, number(&vectors["alpha"]), false).unwrap();
+    let out = &vectors["out"];
+    close(slope.slope, &out["slope"], "slope");
+    close(slope.level, &out["level"], "level");
+    close(slope.low, &out["lo"], "low");
+    close(slope.high, &out["hi"], "high");
+    close(slope.z, &out["z"], "z");
+    close(slope.inflation, &out["infl"], "inflation");
+    let at = |step| crossing(slope.level, step, 2_f64.ln(), 288, |_| 0.0);
+    let found = [slope.slope, slope.high, slope.low].map(|step| at(step).map(u64::from));
+    let expected: Vec<Option<u64>> =
+        vectors["ttv_ln2"].as_array().unwrap().iter().map(Value::as_u64).collect();
+    assert_eq!(found.as_slice(), expected);
+}
+
+#[test]
+fn the_sum_of_bets_on_drift_agrees() {
+    let vectors = &vectors()["esr"];
+    let mut drift = Drift::new(number(&vectors["p0"]));
+    let trials = count(&vectors["n"]);
+    let steps = vectors["K"].as_array().unwrap().iter().zip(vectors["M"].as_array().unwrap());
+    for (hits, expected) in steps {
+        drift.push(trials, count(hits), 1.0, f64::INFINITY);
+        close(drift.ln_mean(), &Value::from(number(expected).ln()), &hits.to_string());
     }
 }

@@ -34,9 +34,9 @@ pub fn k_ln(k: f64, x: f64) -> f64 {
     if k == 0.0 { 0.0 } else { k * ln(x) }
 }
 
-/// Kullback-Leibler divergence of Bernoulli(q) from Bernoulli(p), nats; 0 ln 0 is 0.
+/// Kullback-Leibler divergence of Bernoulli(q) from Bernoulli(p), nats, never below 0; 0 ln 0 is 0.
 pub fn kl(q: f64, p: f64) -> f64 {
-    k_ln(q, q / p) + k_ln(1.0 - q, (1.0 - q) / (1.0 - p))
+    (k_ln(q, q / p) + k_ln(1.0 - q, (1.0 - q) / (1.0 - p))).max(0.0)
 }
 
 /// ln B(a, b) for a, b > 0.

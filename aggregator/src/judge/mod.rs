@@ -6,14 +6,18 @@
 pub mod canary;
 pub mod decision;
 pub mod dispersion;
+pub mod drift;
 mod health;
 pub mod math;
 mod point;
 pub mod pyramid;
+pub mod replay;
 mod slo;
 pub mod slot;
+pub mod standing;
 pub mod survivors;
 pub mod tail;
+pub mod trend;
 mod watch;
 
 use serde::{Deserialize, Serialize};

@@ -21,8 +21,11 @@ pub const SHARE: f64 = 0.05;
 /// Share of those that lie above p99.
 pub const BEYOND: f64 = 0.2;
 
+/// A bucket with more than this share of the samples above p95 is a value that many have.
+const HEAVY: f64 = 0.25;
+
 /// Two-sided 95 % of a standard normal.
-const Z_95: f64 = 1.959_963_984_540_054;
+pub const Z_95: f64 = 1.959_963_984_540_054;
 
 /// Alternatives the anytime test bets on: shares beyond the limit, as multiples of [`BEYOND`].
 const BETS: [f64; 7] = [1.05, 1.1, 1.2, 1.4, 1.8, 2.5, 3.5];
@@ -55,17 +58,15 @@ pub fn z_below(samples: &Survivors, limit: f64, phi: f64) -> f64 {
 }
 
 fn deviations(samples: &Survivors, limit: f64, phi: f64, side: Side, within: Range<usize>) -> f64 {
-    let cost = |here: &Bucket| {
-        let (beyond, above) = match side {
-            Side::Above => (here.beyond_at_least(samples, limit), here.above_most),
-            Side::Below => (here.beyond_at_most(samples, limit), here.above_least),
-        };
-        let share = if above > 0.0 { beyond / above } else { BEYOND };
-        let against = match side {
-            Side::Above => share > BEYOND,
-            Side::Below => share < BEYOND,
-        };
-        if against { above * kl(share, BEYOND) } else { 0.0 }
+    let cost = |here: &Bucket| match side {
+        Side::Above => {
+            let beyond = here.beyond_at_least(samples, limit);
+            here.cost(beyond, here.above_most, |share| share > BEYOND)
+        }
+        Side::Below => {
+            let beyond = here.beyond_at_most(samples, limit);
+            here.cost(beyond, here.above_least, |share| share < BEYOND)
+        }
     };
     let cheapest = profile(samples, within, |here| here.belief_cost(), cost);
     (2.0 * cheapest / phi).sqrt()
@@ -145,6 +146,32 @@ impl Bucket {
 
     fn belief_cost(&self) -> f64 {
         self.n * kl(self.above / self.n, SHARE)
+    }
+
+    /// What it costs beyond [`Bucket::belief_cost`] to believe that of the samples above p95 no
+    /// more, or no fewer, than [`BEYOND`] lie beyond the limit, when `beyond` do. `above` is the end
+    /// of the bucket from which that is cheapest.
+    ///
+    /// In a bucket that holds many samples of one value that end says nothing: half of all samples
+    /// may lie above it. Such samples are split at the place cheapest for both beliefs together.
+    fn cost(&self, beyond: f64, above: f64, against: impl Fn(f64) -> bool) -> f64 {
+        let heavy = self.above_most - self.above_least > HEAVY * self.above;
+        let above = if heavy { self.cheapest_above(beyond) } else { above };
+        let share = if above > 0.0 { beyond / above } else { BEYOND };
+        if !against(share) {
+            return 0.0;
+        }
+        let split =
+            if heavy { self.n * kl(above / self.n, SHARE) - self.belief_cost() } else { 0.0 };
+        split + above * kl(share.min(1.0), BEYOND)
+    }
+
+    /// The count above p95 that minimises the sum of both costs; where its derivative is 0.
+    fn cheapest_above(&self, beyond: f64) -> f64 {
+        let odds = (1.0 - SHARE) / SHARE;
+        let within = 1.0 - BEYOND;
+        let free = (within * self.n + odds * beyond) / (odds + within);
+        free.clamp(self.above_least, self.above_most)
     }
 
     /// Samples certainly beyond `limit` times a p95 in this bucket.
