@@ -2,7 +2,8 @@
 //! the windows' own time.
 //!
 //! Arms and shares are those of the data: promotions are told and not carried out. The rollout
-//! begins at slot 0; what lies before is history. Hosts that differ are told as hosts.
+//! begins with the first slot from 0 on; what lies before 0 is history. Hosts that differ are told
+//! as hosts.
 
 use lens_model::Arm;
 use serde_json::{Map, Value, json};
@@ -27,18 +28,22 @@ pub struct CanaryJudge {
 }
 
 impl CanaryJudge {
-    /// A rollout by `plan` that begins at slot 0.
+    /// A rollout by `plan`.
     ///
     /// # Errors
     /// [`PlanError`] for a plan out of range.
     pub fn new(plan: Plan) -> Result<Self, PlanError> {
-        let mut comparison = Comparison::new(plan)?;
-        comparison.begin(Slot(0));
-        let start = Command::Start(Box::new(comparison.plan().clone()));
-        let idle = State::default();
-        let state = command(&idle, start, None, 0).map_or(idle, |(state, _)| state);
+        let (comparison, state) = (Comparison::new(plan)?, State::default());
         let (slow_told, carrier_told) = (0, Vec::new());
         Ok(Self { comparison, state, outcome: None, alerts: 0, slow_told, carrier_told })
+    }
+
+    fn begin(&mut self, slot: Slot) {
+        self.comparison.begin(slot);
+        let start = Command::Start(Box::new(self.comparison.plan().clone()));
+        if let Ok((state, _)) = command(&self.state, start, None, slot.start_millis()) {
+            self.state = state;
+        }
     }
 
     /// Where the rollout stands.
@@ -126,8 +131,11 @@ impl CanaryJudge {
 
 impl SlotJudge for CanaryJudge {
     fn slot(&mut self, windows: &SlotWindows, decisions: &mut Vec<Decision>) {
+        if self.state.phase == Phase::Idle && windows.slot >= Slot(0) {
+            self.begin(windows.slot);
+        }
         // The driver gives each slot once and in order; one it repeats is not judged again.
-        if self.comparison.observe(windows, &[]).is_err() || windows.slot < Slot(0) {
+        if self.comparison.observe(windows, &[]).is_err() {
             return;
         }
         if !matches!(self.state.phase, Phase::Step(_)) {
