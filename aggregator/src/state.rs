@@ -50,6 +50,38 @@ pub struct Rules {
     pub window_min: Nanos,
 }
 
+/// How strictly tails are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A change under review.
+    Pr,
+    /// Every night, and in production.
+    Nightly,
+    /// A release candidate.
+    Release,
+}
+
+impl Mode {
+    /// The mode of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "pr" => Some(Self::Pr),
+            "nightly" => Some(Self::Nightly),
+            "release" => Some(Self::Release),
+            _ => None,
+        }
+    }
+
+    /// Largest p99/p95 that is not a violation.
+    pub const fn tail_ratio(self) -> f64 {
+        match self {
+            Self::Pr => 2.5,
+            Self::Nightly => 2.0,
+            Self::Release => 1.8,
+        }
+    }
+}
+
 /// The limits of one slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SliceRules {

@@ -4,6 +4,7 @@
 
 mod certs;
 mod demo;
+mod replay;
 mod role;
 mod status;
 mod terminal;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Show an aggregator's health, series and agents.
     Status(status::Args),
+    /// Judge recorded latencies on their own clock.
+    Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Role(role) => role::run(role),
     };
