@@ -106,6 +106,9 @@ fn hosts(base: &[f64], runs: u64) {
                     .filter_map(|o| o.hosts.iter().find(|host| host.0 == "host-2").map(|h| h.2))
                     .collect();
                 first.sort_by(f64::total_cmp);
+                if std::env::var("SHOW").is_ok() {
+                    outcomes.iter().for_each(|o| println!("{:?}", o.hosts));
+                }
                 let other = outcomes.iter().filter(|o| o.hosts.iter().any(|h| h.0 != "host-2"));
                 let back = outcomes.iter().filter(|o| o.at("rollback").is_some()).count();
                 let at = |share: f64| {

@@ -7,6 +7,9 @@ pub mod controller;
 pub mod decision;
 pub mod replay;
 
+#[cfg(test)]
+mod tests;
+
 pub use controller::{Action, Command, Phase, Refused, State, command, decide};
 pub use decision::{Decision, Word};
 pub use replay::CanaryJudge;

@@ -31,6 +31,8 @@ pub mod unit;
 pub mod weights;
 
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod vectors;
 
 pub use comparison::{Comparison, OutOfOrder, STREAMS_MAX};
