@@ -22,16 +22,16 @@ fn median(outcomes: &[Outcome], word: &str) -> f64 {
 
 #[test]
 fn canaries_like_their_baseline_are_rolled_back_no_more_often_than_promised() {
-    let runs = 60;
+    let runs = 20;
     for scenario in [SCENARIOS[0], SCENARIOS[4], SCENARIOS[5]] {
         let mut world = World::new(scenario, Spread::InHost(0.05), 100.0);
-        (world.windows, world.plan.dwell_s) = (120, vec![7_200]);
+        (world.windows, world.plan.dwell_s) = (60, vec![7_200]);
         let outcomes = outcomes(&world, runs);
         let back: Vec<usize> =
             (0..outcomes.len()).filter(|&at| outcomes[at].at("rollback").is_some()).collect();
-        println!("{}: {} of {runs}, seeds {back:?} and 1", scenario.name, back.len());
-        // 99.9 % of binomial(60, 0.02).
-        assert!(back.len() <= 6, "{}: seeds (from 1) {back:?}", scenario.name);
+        println!("{}: {} of seeds 1..={runs} rolled back", scenario.name, back.len());
+        // 99.9 % of binomial(20, 0.02).
+        assert!(back.len() <= 3, "{}: seeds (from 1) {back:?}", scenario.name);
     }
 }
 
@@ -40,8 +40,8 @@ fn slower_and_failing_canaries_are_rolled_back_in_time() {
     let of = |rps: f64, factor: f64, errors: (f64, f64)| {
         let mut world = World::new(SCENARIOS[0], Spread::InHost(0.05), rps);
         (world.factor, world.errors, world.windows) = (factor, errors, 120);
-        let found = median(&outcomes(&world, 7), "rollback");
-        println!("{rps} rps x{factor} {errors:?}: median {found} s, seeds 1..=7");
+        let found = median(&outcomes(&world, 5), "rollback");
+        println!("{rps} rps x{factor} {errors:?}: median {found} s, seeds 1..=5");
         found
     };
     assert!(of(100.0, 1.5, (0.001, 0.001)) <= 60.0);

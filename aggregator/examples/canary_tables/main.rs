@@ -6,8 +6,18 @@
 
 mod world;
 
-use lens_model::Arm;
-use world::{Outcome, SCENARIOS, Spread, World, base_latencies, run};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use lens_aggregator::canary::CanaryJudge;
+use lens_aggregator::judge::decision::{Decision, SlotJudge};
+use lens_aggregator::judge::slot::SlotWindows;
+use lens_aggregator::judge::standing::Standing;
+use lens_aggregator::state::Rules;
+use lens_model::{Arm, Stage};
+use serde_json::{Map, Value};
+use world::{Outcome, SCENARIOS, Spread, World, base_latencies, run, run_with};
 
 const BOTH: &[Arm] = &Arm::ALL;
 const CANARY: &[Arm] = &[Arm::Canary];
@@ -29,6 +39,9 @@ fn main() {
     }
     if wanted("ladder") {
         ladder(&base, runs);
+    }
+    if wanted("cost") {
+        cost(&base);
     }
     if wanted("aa") {
         alike(&base, runs);
@@ -106,9 +119,6 @@ fn hosts(base: &[f64], runs: u64) {
                     .filter_map(|o| o.hosts.iter().find(|host| host.0 == "host-2").map(|h| h.2))
                     .collect();
                 first.sort_by(f64::total_cmp);
-                if std::env::var("SHOW").is_ok() {
-                    outcomes.iter().for_each(|o| println!("{:?}", o.hosts));
-                }
                 let other = outcomes.iter().filter(|o| o.hosts.iter().any(|h| h.0 != "host-2"));
                 let back = outcomes.iter().filter(|o| o.at("rollback").is_some()).count();
                 let at = |share: f64| {
@@ -168,5 +178,45 @@ fn alike(base: &[f64], runs: u64) {
                 );
             }
         }
+    }
+}
+
+/// A judge whose time is taken.
+struct Timed {
+    judge: Box<dyn SlotJudge>,
+    nanos: Rc<Cell<u128>>,
+}
+
+impl SlotJudge for Timed {
+    fn slot(&mut self, windows: &SlotWindows, decisions: &mut Vec<Decision>) {
+        let begun = Instant::now();
+        self.judge.slot(windows, decisions);
+        self.nanos.set(self.nanos.get() + begun.elapsed().as_nanos());
+    }
+
+    fn summarise(&self, summary: &mut Map<String, Value>) {
+        self.judge.summarise(summary);
+    }
+}
+
+fn cost(base: &[f64]) {
+    println!("\n## Cost of a tick: 12 slices x 4 stages x 2 arms, mean of 240 windows");
+    println!("| hosts | requests a second | standing ms | canary ms |\n|---|---|---|---|");
+    for (hosts, rps) in [(1, 1_000.0), (5, 1_000.0), (20, 1_000.0)] {
+        let mut world = World::new(SCENARIOS[0], Spread::InHost(0.05), rps / 12.0);
+        (world.hosts, world.slices, world.stages) = (hosts, 12, &Stage::ALL);
+        (world.windows, world.history_windows) = (216, 24);
+        let (standing, canary) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let judge = CanaryJudge::new(world.plan.clone()).expect("the plan is in range");
+        let judges: Vec<Box<dyn SlotJudge>> = vec![
+            Box::new(Timed {
+                judge: Box::new(Standing::new(&Rules::default())),
+                nanos: Rc::clone(&standing),
+            }),
+            Box::new(Timed { judge: Box::new(judge), nanos: Rc::clone(&canary) }),
+        ];
+        run_with(&world, base, 1, judges);
+        let ms = |nanos: &Cell<u128>| nanos.get() as f64 / 240.0 / 1e6;
+        println!("| {hosts} | {rps} | {:.2} | {:.2} |", ms(&standing), ms(&canary));
     }
 }

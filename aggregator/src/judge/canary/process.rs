@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::judge::math::{exp, ln, ln_add_exp, ln_sum_exp};
+use crate::judge::math::{ln, ln_add_exp, ln_sum_exp};
 
 /// Most that one window adds to the logarithm of a product.
 pub const CAP_NATS: f64 = 1.0;
@@ -98,10 +98,7 @@ impl<const N: usize> Mixture<N> {
     pub fn ln_e(&self) -> f64 {
         let products = ln_sum_exp(self.products.iter().copied()) - ln(N as f64);
         let waiting = (1.0 - self.started).max(0.0);
-        if products == f64::NEG_INFINITY {
-            return ln(waiting);
-        }
-        if waiting == 0.0 { products } else { products + libm::log1p(waiting * exp(-products)) }
+        if waiting == 0.0 { products } else { ln_add_exp(products, ln(waiting)) }
     }
 }
 
@@ -140,6 +137,14 @@ mod tests {
             mixture.multiply(&[0.0; 6]);
             assert!(mixture.ln_e().abs() < 1e-12, "window {t}: {}", mixture.ln_e());
         }
+    }
+
+    #[test]
+    fn products_that_were_lost_leave_what_has_not_started() {
+        let mut mixture = Mixture::<6>::default();
+        mixture.start(0.75);
+        (0..5_000).for_each(|_| mixture.multiply(&[-1.0; 6]));
+        assert!((mixture.ln_e() - ln(0.25)).abs() < 1e-12, "{}", mixture.ln_e());
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::judge::math::{exp, ln, ln_sum_exp};
 /// Strengths bet on, as logarithms of odds ratios: a slow host is not slightly slow.
 const LN_PSI: [f64; 3] = [0.4, 0.8, 1.6];
 
+/// Least evidence, nats: more than half a minute's windows can add, so that a stall of 30 s does not
+/// make a host slow.
+const LN_E_MIN: f64 = 8.0;
+
 /// Hosts of an arm among which one may be called slow.
 const HOSTS_MIN: usize = 3;
 
@@ -168,7 +172,7 @@ impl SlowHosts {
         alpha: f64,
         name: impl Fn(usize) -> Box<str>,
     ) -> Vec<SlowHost> {
-        let bound = ln(2.0 * self.watched.len().max(1) as f64 / alpha);
+        let bound = ln(2.0 * self.watched.len().max(1) as f64 / alpha).max(LN_E_MIN);
         let mut found = Vec::new();
         for (host, arms) in self.watched.iter_mut().enumerate() {
             for (arm, watched) in Arm::ALL.into_iter().zip(arms) {
