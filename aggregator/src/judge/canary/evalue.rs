@@ -94,7 +94,7 @@ pub fn ln_e_2x2(canary: Hits, baseline: Hits, pi: f64, psi: f64) -> f64 {
 /// Exact for Poisson counts, conservative for requests that each fail or do not (Hoeffding 1963).
 #[allow(clippy::cast_precision_loss)]
 pub fn ln_e_ratio(canary: Hits, baseline: Hits, rho: f64, psi: f64) -> f64 {
-    if canary.n == 0 || baseline.n == 0 {
+    if canary.n == 0 || baseline.n == 0 || canary.hits.saturating_add(baseline.hits) == 0 {
         return 0.0;
     }
     let weight = rho * canary.n as f64;
@@ -105,6 +105,9 @@ pub fn ln_e_ratio(canary: Hits, baseline: Hits, rho: f64, psi: f64) -> f64 {
 
 /// ln e against "the canary's error rate is at most `rate`" with psi > 1, "at least" with psi < 1.
 pub fn ln_e_absolute(canary: Hits, rate: f64, psi: f64) -> f64 {
+    if canary.n == 0 {
+        return 0.0;
+    }
     let bet = odds_times(rate, psi);
     let (hit, miss) = canary.split();
     k_ln(hit, bet / rate) + k_ln(miss, (1.0 - bet) / (1.0 - rate))

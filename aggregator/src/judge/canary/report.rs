@@ -15,6 +15,9 @@ use crate::judge::slot::Slot;
 use crate::judge::survivors::Survivors;
 use crate::judge::tail::rule;
 
+/// Seconds of a slot.
+const SLOT_SECS: u64 = lens_model::limits::WINDOW_BASE_SECS;
+
 /// Share of a step's windows in which both arms must have data.
 const WINDOWS_WITH_DATA: f64 = 0.8;
 
@@ -202,7 +205,9 @@ impl Comparison {
             }
         }
         self.feasible(stage, found);
-        if promotion.ln_e >= promotion.bound {
+        // The dearest of all checks, a millisecond a stage: only when it could matter.
+        let dwelt = windows.saturating_mul(SLOT_SECS) >= self.plan.dwell_s[self.step];
+        if dwelt && promotion.ln_e >= promotion.bound {
             tail_rule(stage, found);
         }
     }
