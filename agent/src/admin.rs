@@ -9,10 +9,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use lens_model::UnixNanos;
 use lens_service::time::{rfc3339, unix_now};
 use serde_json::{Value, json};
 
-use crate::spool::SharedSpool;
+use crate::spool::{DurableSpool, Outbox, Recovered};
 use crate::status::Status;
 
 /// What the endpoints show.
@@ -21,7 +22,7 @@ pub struct Admin {
     /// The agent's status.
     pub status: Arc<Status>,
     /// Its spool.
-    pub shared: SharedSpool,
+    pub spool: Arc<DurableSpool>,
 }
 
 /// The endpoints.
@@ -85,16 +86,18 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Json<Value> {
     let status = &admin.status;
-    let (level, now) = (admin.shared.spool.lock().level(), unix_now());
+    let (level, now) = (admin.spool.level(), unix_now());
+    let disk = *status.disk.lock();
     let segments = status.segments.lock().clone();
     let clock = *status.clock.lock();
     let link = status.link.lock().clone();
+    let certificate = status.certificate.lock().clone();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &status.counters;
     Json(json!({
         "identity": status.identity,
         "version": env!("CARGO_PKG_VERSION"),
-        "incarnation": admin.shared.spool.lock().incarnation().to_string(),
+        "incarnation": admin.spool.incarnation().to_string(),
         "started": rfc3339(status.started),
         "ready": unready(&admin).is_empty(),
         "segments": segments,
@@ -112,7 +115,16 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
             "age_ms": level.oldest.map(|oldest| now.since(oldest).as_millis_f64()),
             "last": level.last,
             "acked": level.acked,
-            "durable": false,
+            "durable": true,
+            "paused": *status.paused.lock(),
+            "disk": {
+                "bytes": disk.bytes,
+                "bytes_max": disk.bytes_max,
+                "files": disk.files,
+                "files_abandoned_total": disk.abandoned_total,
+                "reserve": disk.reserve,
+            },
+            "recovered": recovered(&status.recovered),
         },
         "connection": {
             "connected": link.connected,
@@ -120,11 +132,33 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
             "last_error": link.last_error,
             "last_ack": link.last_ack.map(rfc3339),
         },
+        "certificate": {
+            "expires": certificate.expires.map(rfc3339),
+            "seconds_left": certificate.expires.map(|end| seconds_left(end, now)),
+            "problem": certificate.problem,
+        },
         "clock_offset_ms": clock.is_measured().then_some(clock.offset_nanos as f64 / 1e6),
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
         "dropped": *status.dropped.lock(),
         "flag_generation": Value::Null,
     }))
+}
+
+/// Seconds until an instant; negative once it is past.
+fn seconds_left(end: UnixNanos, now: UnixNanos) -> f64 {
+    (end.0 as f64 - now.0 as f64) / 1e9
+}
+
+fn recovered(found: &Recovered) -> Value {
+    json!({
+        "created": found.created,
+        "deltas": found.deltas,
+        "deltas_lost": found.deltas_lost,
+        "torn_bytes": found.torn_bytes,
+        "segments": found.segments,
+        "files_unreadable": found.files_unreadable,
+        "renewed": found.renewed,
+    })
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -157,10 +191,16 @@ fn exposition(admin: &Admin) -> String {
             "Segments of dead nodes drained and removed.",
             &c.segments_removed_total,
         ),
+        (
+            "segments_taken_over_total",
+            "Segments begun at their present counts, a lost spool having read them before.",
+            &c.segments_taken_over_total,
+        ),
     ] {
         put("counter", name, help, count(counter));
     }
-    let level = admin.shared.spool.lock().level();
+    let level = admin.spool.level();
+    let disk = *status.disk.lock();
     let age = level.oldest.map_or(0.0, |oldest| unix_now().since(oldest).as_secs_f64());
     let clock = *status.clock.lock();
     let segments = status.segments.lock().len();
@@ -168,6 +208,13 @@ fn exposition(admin: &Admin) -> String {
         ("segments", "Segments known.", segments as f64),
         ("spool_frames", "Deltas not acknowledged.", level.frames as f64),
         ("spool_bytes", "Bytes of deltas not acknowledged.", level.bytes as f64),
+        ("spool_disk_bytes", "Bytes the spool's files take up.", disk.bytes as f64),
+        ("spool_disk_bytes_max", "Bytes they may take up.", disk.bytes_max as f64),
+        (
+            "spool_paused",
+            "1 while harvesting is paused because the spool takes nothing.",
+            f64::from(u8::from(status.paused.lock().is_some())),
+        ),
         ("spool_age_seconds", "Age of the oldest delta not acknowledged.", age),
         (
             "connected",
@@ -187,6 +234,13 @@ fn exposition(admin: &Admin) -> String {
         let help = "Aggregator's clock minus ours.";
         put("gauge", "clock_offset_seconds", help, clock.offset_nanos as f64 / 1e9);
     }
+    let certificate = status.certificate.lock().clone();
+    if let Some(end) = certificate.expires {
+        let help = "Time until the certificate in force ends.";
+        put("gauge", "certificate_seconds_left", help, seconds_left(end, unix_now()));
+    }
+    let problem = f64::from(u8::from(certificate.problem.is_some()));
+    put("gauge", "certificate_problem", "1 while its files are not taken up.", problem);
     let dropped = status.dropped.lock();
     out.push_str("# HELP lens_agent_dropped_total Things refused, by reason.\n");
     out.push_str("# TYPE lens_agent_dropped_total counter\n");

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lens_model::{Incarnation, Sequence};
-use lens_service::env::Env;
+use lens_model::{Incarnation, Sequence, UnixNanos};
+use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
-use lens_service::tls;
+use lens_service::tls::{self, Stamp};
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
     ClientConfig, ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream,
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ship::{Clock, Received, Session, ShipError};
-use crate::spool::SharedSpool;
+use crate::spool::{SharedSpool, SpoolError};
 use crate::status::{Counters, Status};
 
 /// Longest an attempt to connect and be welcomed may take.
@@ -34,6 +34,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Pause between clock measurements.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at the identity's files.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
 /// Longest deltas wait for the first clock measurement.
 const FIRST_CLOCK_MAX: Duration = Duration::from_secs(1);
@@ -81,6 +84,9 @@ pub enum LinkError {
     /// The stream broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The certificate was renewed.
+    #[error("the certificate was renewed: connecting anew with it")]
+    Renewed,
     /// Another agent took the place of this one.
     #[error("another agent with this identity took over: issue each its own certificate")]
     Replaced,
@@ -98,6 +104,12 @@ pub enum LinkError {
         /// The most it can have: what there is.
         to: Sequence,
     },
+    /// The spool cannot give what is due, or cannot begin another life.
+    #[error("the spool: {0}")]
+    Spool(#[from] SpoolError),
+    /// A blocking job gave nothing back.
+    #[error(transparent)]
+    Abandoned(#[from] Abandoned),
     /// There is no randomness for another life.
     #[error("no randomness: {0}")]
     Random(std::io::Error),
@@ -123,9 +135,12 @@ pub async fn run(
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
         status.link.lock().endpoint.clone_from(&endpoint);
-        let incarnation = shared.spool.lock().incarnation();
-        let link = connect(&env, &config, &endpoint, incarnation).await;
-        let ended = match link.and_then(|link| link.resumable(&env, &shared)) {
+        let incarnation = shared.outbox.incarnation();
+        let link = match connect(&env, &config, &endpoint, incarnation).await {
+            Ok(link) => link.resumable(&env, &shared).await,
+            Err(error) => Err(error),
+        };
+        let ended = match link {
             Ok(link) => {
                 info!(endpoint, acked = link.welcome.acked.0, "connected");
                 Counters::add(&status.counters.connects_total, 1);
@@ -134,7 +149,8 @@ pub async fn run(
                     (shown.connected, shown.last_error) = (true, None);
                 }
                 backoff = BACKOFF_MIN;
-                let ended = link.carry(&env, &shared, &status, &mut clock, &drained).await;
+                status.certificate.lock().expires = link.expires;
+                let ended = link.carry(&env, &config, &shared, &status, &mut clock, &drained).await;
                 status.link.lock().connected = false;
                 match ended {
                     Ok(()) => return true,
@@ -153,7 +169,7 @@ pub async fn run(
         tokio::select! {
             () = sleep(pause) => {}
             () = drained.wait() => {
-                if shared.spool.lock().level().frames == 0 {
+                if shared.outbox.level().frames == 0 {
                     return true;
                 }
                 // Each aggregator is tried once more for what is left, and one that has forgotten
@@ -193,6 +209,9 @@ struct Link {
     buffer: FrameBuffer,
     incarnation: Incarnation,
     welcome: Welcome,
+    /// The identity's files as they were read, and when the certificate ends.
+    stamp: Stamp,
+    expires: Option<UnixNanos>,
 }
 
 fn transport() -> TransportConfig {
@@ -236,7 +255,10 @@ async fn handshake(
 ) -> Result<Link, LinkError> {
     let fail = |detail: String| LinkError::Connect { endpoint: name.into(), detail };
     let address = resolve(env, name).await?;
-    // Read anew for each connection, so that a renewed certificate is taken up.
+    // Read anew for each connection, so that a renewed certificate is taken up. The stamp is taken
+    // first: what changes in between is then noticed, not missed.
+    let stamp = config.identity_files.stamp();
+    let expires = tls::expiry_of_file(&config.identity_files.cert).ok();
     let crypto = tls::client(&config.identity_files, lens_wire::ALPN, env.net.crypto())
         .map_err(|error| fail(error.to_string()))?;
     let local: SocketAddr =
@@ -276,7 +298,7 @@ async fn handshake(
             }
         }
     };
-    Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome })
+    Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome, stamp, expires })
 }
 
 /// What an error says, what caused it, and what an operator can do about it.
@@ -339,13 +361,17 @@ impl Link {
     /// One that was restarted without its memory would wait for deltas that were forgotten when it
     /// acknowledged them; one that has more than was sent mixes this life up with another. Either
     /// way what is held gets new numbers in a new life. (WIRE-075, WIRE-076)
-    fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
-        let mut spool = shared.spool.lock();
-        let (level, acked) = (spool.level(), self.welcome.acked);
-        if (level.acked..=level.last).contains(&acked) {
+    async fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
+        let (level, acked) = (shared.outbox.level(), self.welcome.acked);
+        let same_life = self.incarnation == shared.outbox.incarnation();
+        if same_life && (level.acked..=level.last).contains(&acked) {
             return Ok(self);
         }
-        spool.renew(env.incarnation().map_err(LinkError::Random)?);
+        let life = env.incarnation().map_err(LinkError::Random)?;
+        let outbox = Arc::clone(&shared.outbox);
+        if same_life {
+            env.blocking(move || outbox.renew(life)).await??;
+        }
         let (from, to) = (level.acked, level.last);
         self.connection.close(VarInt::from_u32(0), b"another life");
         let endpoint = self.connection.remote_address().to_string();
@@ -356,23 +382,26 @@ impl Link {
     async fn carry(
         mut self,
         env: &Env,
+        config: &Arc<Config>,
         shared: &SharedSpool,
         status: &Status,
         clock: &mut Clock,
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
         let mut session = Session::new(self.incarnation, &self.welcome);
-        shared.spool.lock().acknowledge(self.welcome.acked);
+        shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(CERTIFICATE_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let opened = Instant::now();
         let mut out = Vec::new();
         loop {
             let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
             if may_ship {
-                self.pump(&mut session, shared, status, clock, &mut out).await?;
+                self.pump(env, &mut session, shared, status, clock, &mut out).await?;
             }
-            let level = shared.spool.lock().level();
+            let level = shared.outbox.level();
             if drained.is_draining() && level.frames == 0 {
                 return self.close(&mut out).await;
             }
@@ -406,6 +435,11 @@ impl Link {
                     session.ping(env.now(), &mut out);
                     self.write(&out, status).await?;
                 }
+                _ = looks.tick() => self.renewed(env, config, status).await?,
+                () = status.reload.notified() => {
+                    self.stamp = Stamp::default();
+                    self.renewed(env, config, status).await?;
+                }
                 () = shared.changed.notified() => {}
                 () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
                 () = drained.wait(), if !drained.is_draining() => {}
@@ -413,8 +447,39 @@ impl Link {
         }
     }
 
+    /// Ends a session whose certificate was renewed, so that the next one has it; files that do
+    /// not fit leave the session as it is, and are shown.
+    async fn renewed(
+        &mut self,
+        env: &Env,
+        config: &Arc<Config>,
+        status: &Status,
+    ) -> Result<(), LinkError> {
+        let (held, shared, crypto) = (self.stamp.clone(), Arc::clone(config), env.net.crypto());
+        let job = move || {
+            let stamp = shared.identity_files.stamp();
+            let fresh = (stamp != held)
+                .then(|| tls::client(&shared.identity_files, lens_wire::ALPN, crypto).map(drop));
+            (stamp, fresh)
+        };
+        let Ok((stamp, Some(fresh))) = env.blocking(job).await else { return Ok(()) };
+        self.stamp = stamp;
+        status.certificate.lock().problem = fresh.as_ref().err().map(ToString::to_string);
+        match fresh {
+            Ok(()) => {
+                self.connection.close(VarInt::from_u32(0), b"certificate renewed");
+                Err(LinkError::Renewed)
+            }
+            Err(error) => {
+                warn!(%error, "certificate not taken up, the old one stays");
+                Ok(())
+            }
+        }
+    }
+
     async fn pump(
         &mut self,
+        env: &Env,
         session: &mut Session,
         shared: &SharedSpool,
         status: &Status,
@@ -424,7 +489,15 @@ impl Link {
         loop {
             out.clear();
             let offset = clock.offset();
-            if !session.next(&**shared.spool.lock(), offset, out)? {
+            if let Some(due) = session.due()
+                && due <= shared.outbox.level().last
+                && shared.outbox.get(due).is_none()
+            {
+                // Read back from the disk: off the threads that serve the network.
+                let outbox = Arc::clone(&shared.outbox);
+                env.blocking(move || outbox.load(due)).await??;
+            }
+            if !session.next(&*shared.outbox, offset, out)? {
                 return Ok(());
             }
             self.write(out, status).await?;
@@ -451,6 +524,6 @@ impl Link {
 }
 
 fn acknowledged(env: &Env, shared: &SharedSpool, status: &Status, acked: Sequence) {
-    shared.spool.lock().acknowledge(acked);
+    shared.outbox.acknowledge(acked);
     status.link.lock().last_ack = Some(env.now());
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lens_model::{Incarnation, UnixNanos};
+use lens_model::UnixNanos;
 use lens_wire::ClockOffset;
 use parking_lot::Mutex;
 use serde::Serialize;
+
+use crate::spool::Recovered;
 
 /// Counters of the agent about itself, each exported as `lens_agent_<name>`.
 #[derive(Debug, Default)]
@@ -22,6 +24,7 @@ pub struct Counters {
     pub connects_total: AtomicU64,
     pub connect_failures_total: AtomicU64,
     pub segments_removed_total: AtomicU64,
+    pub segments_taken_over_total: AtomicU64,
 }
 
 impl Counters {
@@ -67,6 +70,15 @@ pub struct LinkStatus {
     pub last_ack: Option<UnixNanos>,
 }
 
+/// The certificate as `/status` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CertificateStatus {
+    /// When the one in force ends.
+    pub expires: Option<UnixNanos>,
+    /// Why the files as they are now are not taken up; the one in force stays.
+    pub problem: Option<String>,
+}
+
 /// Everything the admin endpoints show.
 #[derive(Debug)]
 pub struct Status {
@@ -74,8 +86,12 @@ pub struct Status {
     pub started: UnixNanos,
     /// Its identity.
     pub identity: String,
-    /// The life its deltas are numbered in.
-    pub incarnation: Incarnation,
+    /// Why harvesting is paused, if it is.
+    pub paused: Mutex<Option<String>>,
+    /// The spool's files, as of the last harvest.
+    pub disk: Mutex<lens_journal::Level>,
+    /// What was found in the spool at the start.
+    pub recovered: Recovered,
     /// What it counts about itself.
     pub counters: Counters,
     /// The segments it knows.
@@ -84,6 +100,10 @@ pub struct Status {
     pub dropped: Mutex<BTreeMap<String, u64>>,
     /// The connection.
     pub link: Mutex<LinkStatus>,
+    /// The certificate.
+    pub certificate: Mutex<CertificateStatus>,
+    /// Asks for the certificate to be taken up anew.
+    pub reload: tokio::sync::Notify,
     /// The clocks.
     pub clock: Mutex<ClockOffset>,
     /// Whether it is shutting down.
@@ -94,15 +114,19 @@ pub struct Status {
 
 impl Status {
     /// The status of a fresh agent.
-    pub fn new(started: UnixNanos, identity: String, incarnation: Incarnation) -> Self {
+    pub fn new(started: UnixNanos, identity: String, recovered: Recovered) -> Self {
         Self {
             started,
             identity,
-            incarnation,
+            paused: Mutex::new(None),
+            disk: Mutex::default(),
+            recovered,
             counters: Counters::default(),
             segments: Mutex::new(Vec::new()),
             dropped: Mutex::new(BTreeMap::new()),
             link: Mutex::new(LinkStatus::default()),
+            certificate: Mutex::new(CertificateStatus::default()),
+            reload: tokio::sync::Notify::new(),
             clock: Mutex::new(ClockOffset::UNMEASURED),
             draining: AtomicBool::new(false),
             scanned: AtomicBool::new(false),

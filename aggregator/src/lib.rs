@@ -1,11 +1,16 @@
 //! lens-aggregator: merges the deltas of agents exactly, computes quantiles, serves API and page.
 //!
 //! One way through: [`listen`] alone holds the QUIC socket, [`ingest`] decides what becomes of each
-//! delta, [`window`] merges, [`judge`] compares without clock or I/O, [`snapshot`], [`api`],
-//! [`export`] show and cannot change anything.
+//! delta, [`log`] gives records one order, [`store`] merges them durably, [`worker`] drives the two,
+//! [`window`] is the last hour of it in memory, [`judge`] compares without clock or I/O,
+//! [`snapshot`], [`api`], [`export`] show and cannot change anything. [`aggregator`] is all of it as
+//! one future.
 #![forbid(unsafe_code)]
 
+pub mod aggregator;
 pub mod api;
+pub mod audit;
+pub mod auth;
 pub mod canary;
 pub mod config;
 pub mod dashboard;
@@ -13,7 +18,14 @@ pub mod export;
 pub mod ingest;
 pub mod judge;
 pub mod listen;
+pub mod log;
 pub mod program;
+pub mod reload;
+pub mod security;
+pub mod serve;
 pub mod snapshot;
 pub mod state;
+pub mod steady;
+pub mod store;
 pub mod window;
+pub mod worker;

@@ -5,15 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::judge::slot::Slot;
+use crate::judge::standing::Standing;
+use crate::reload::Renew;
+use crate::security::Security;
+use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
 use crate::window::Windows;
+
+/// Slots after its end at which a slot is taken as whole: 10 s, twice the slowest usual harvest.
+const WATERMARK_SLOTS: u64 = 2;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
 #[derive(Clone, Debug)]
@@ -155,8 +165,8 @@ pub struct AgentState {
     /// The life its deltas are numbered in.
     #[serde(serialize_with = "as_text")]
     pub incarnation: Incarnation,
-    /// Where it connected from.
-    pub address: SocketAddr,
+    /// Where it connected from, since this aggregator started.
+    pub address: Option<SocketAddr>,
     /// Whether a connection stands now.
     pub connected: bool,
     /// When the last frame came.
@@ -180,6 +190,48 @@ pub struct AgentState {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends; unknown until it came.
+    #[serde(skip)]
+    pub certificate_expires: Option<UnixNanos>,
+    /// Which stretches of time it accounted for.
+    #[serde(skip)]
+    pub coverage: Coverage,
+}
+
+impl AgentState {
+    /// An agent nothing is known of but its identity.
+    pub fn new(identity: String, incarnation: Incarnation, now: UnixNanos) -> Self {
+        Self {
+            identity,
+            version: String::new(),
+            incarnation,
+            address: None,
+            connected: false,
+            last_frame: now,
+            lag_nanos: 0,
+            clock_offset_nanos: 0,
+            acked: Sequence(0),
+            deltas: 0,
+            duplicates: 0,
+            late: 0,
+            rejected: BTreeMap::new(),
+            samples: 0,
+            instances: Vec::new(),
+            coverage: Coverage::default(),
+            certificate_expires: None,
+        }
+    }
+
+    /// Takes over what the store knows.
+    fn know(&mut self, known: &KnownAgent) {
+        self.acked = known.acked;
+        self.deltas = known.deltas;
+        self.late = known.late;
+        self.samples = known.samples;
+        self.clock_offset_nanos = known.clock_offset_nanos;
+        self.lag_nanos = known.lag_nanos;
+        self.coverage = known.coverage.clone();
+    }
 }
 
 fn as_text<T: std::fmt::Display, S: serde::Serializer>(
@@ -221,6 +273,9 @@ pub struct Counters {
     pub connections_total: AtomicU64,
     pub connections_refused_total: AtomicU64,
     pub handshakes_failed_total: AtomicU64,
+    pub retries_total: AtomicU64,
+    pub connections_aged_total: AtomicU64,
+    pub connections_revoked_total: AtomicU64,
 }
 
 impl Counters {
@@ -231,7 +286,6 @@ impl Counters {
 }
 
 /// Everything one aggregator knows.
-#[derive(Debug)]
 pub struct State {
     /// The machine it runs on.
     pub env: Env,
@@ -241,6 +295,8 @@ pub struct State {
     pub rules: Rules,
     /// The merged counts.
     pub windows: RwLock<Windows>,
+    /// What is held of every series' rules.
+    pub judge: RwLock<Standing>,
     /// The agents, by name.
     pub agents: RwLock<BTreeMap<AgentName, AgentState>>,
     /// What happened, for whoever listens.
@@ -251,6 +307,22 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Who may what.
+    pub security: Security,
+    /// What takes up renewed certificates, once there are any.
+    pub renew: OnceLock<Renew>,
+    /// When this aggregator's own certificate ends; 0 while that is not known.
+    pub certificate_expires: AtomicU64,
+    /// Where questions about more than the last hour are answered, while the store is open.
+    history: RwLock<Option<History>>,
+    /// Why nothing is taken in, while the store is not open.
+    fault: RwLock<Option<String>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("started", &self.started).finish_non_exhaustive()
+    }
 }
 
 impl State {
@@ -259,6 +331,7 @@ impl State {
         Self {
             env,
             started: now,
+            judge: RwLock::new(Standing::new(&rules)),
             rules,
             windows: RwLock::new(windows),
             agents: RwLock::new(BTreeMap::new()),
@@ -266,7 +339,114 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            security: Security::default(),
+            renew: OnceLock::new(),
+            certificate_expires: AtomicU64::new(0),
+            history: RwLock::new(None),
+            fault: RwLock::new(None),
         }
+    }
+
+    /// Judges every slot that is known whole at `now`, two slots after its end, once each. What
+    /// comes later than that corrects what is shown and no verdict.
+    ///
+    /// The first call begins with the oldest slot held, so that a restart forgets nothing.
+    pub fn judge_until(&self, now: UnixNanos) {
+        let slot = |number: u64| Slot(i64::try_from(number).unwrap_or(i64::MAX));
+        let base = self.windows.read().base().0;
+        let due = (now.0 / base).saturating_sub(WATERMARK_SLOTS + 1);
+        let held = due.saturating_sub(WINDOW_SLOTS_MAX as u64 - 1);
+        let judged = self.judge.read().now();
+        let next = judged.and_then(|slot| u64::try_from(slot.0 + 1).ok()).unwrap_or(0);
+        for number in next.max(held)..=due {
+            let windows = self.windows.read().slot(number, slot(number));
+            self.judge.write().take(&windows);
+        }
+    }
+
+    /// What answers questions about more than the last hour, while the store is open.
+    pub fn history(&self) -> Option<History> {
+        self.history.read().clone()
+    }
+
+    /// Why nothing is taken in, while that is so.
+    pub fn faulted(&self) -> Option<String> {
+        self.fault.read().clone()
+    }
+
+    /// Says that the store is closed, and why, or that it is open again.
+    pub(crate) fn fault(&self, reason: Option<String>) {
+        if reason.is_some() {
+            *self.history.write() = None;
+        }
+        *self.fault.write() = reason;
+    }
+
+    /// Makes memory what a store that was just opened has.
+    pub(crate) fn restore(&self, loaded: Loaded, history: History) {
+        let mut agents = self.agents.write();
+        for (name, known) in &loaded.agents {
+            let incarnation = known.life().unwrap_or(Incarnation(0));
+            let agent = agents.entry(name.clone()).or_insert_with(|| {
+                let identity = known.identity.clone();
+                AgentState::new(identity, incarnation, known.last_delta)
+            });
+            agent.know(known);
+            if agent.instances.is_empty() {
+                agent.instances = loaded.windows.instances(name);
+            }
+        }
+        drop(agents);
+        *self.windows.write() = loaded.windows;
+        self.counters.samples_merged_total.store(loaded.samples, Ordering::Relaxed);
+        *self.history.write() = Some(history);
+    }
+
+    /// Takes over what a durable batch changed.
+    pub(crate) fn merged(&self, committed: &Committed, store: &Store) {
+        let now = self.now();
+        {
+            let mut windows = self.windows.write();
+            store.name(&mut windows);
+            committed.merges.iter().for_each(|merge| windows.take(merge, now));
+        }
+        let counters = &self.counters;
+        let late = committed.merges.iter().filter(|merge| merge.late).count() as u64;
+        Counters::add(&counters.deltas_accepted_total, committed.merges.len() as u64);
+        Counters::add(&counters.deltas_duplicate_total, committed.duplicates.len() as u64);
+        Counters::add(&counters.deltas_late_total, late);
+        let samples = committed.merges.iter().map(|merge| merge.samples).sum();
+        Counters::add(&counters.samples_merged_total, samples);
+        let mut agents = self.agents.write();
+        for (name, known) in &committed.agents {
+            if let Some(agent) = agents.get_mut(name) {
+                agent.know(known);
+            }
+        }
+        for (name, _) in &committed.duplicates {
+            if let Some(agent) = agents.get_mut(name) {
+                agent.duplicates += 1;
+            }
+        }
+        for merge in &committed.merges {
+            if let Some(agent) = agents.get_mut(&merge.record.identity.agent) {
+                for (reason, count) in &merge.left_out {
+                    *agent.rejected.entry((*reason).to_owned()).or_default() += count;
+                }
+            }
+        }
+        drop(agents);
+        for slice in &committed.slices {
+            let message = format!("slice {slice} seen for the first time");
+            self.tell("slice", slice.to_string(), message);
+        }
+    }
+
+    /// The same with this at its doors.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
     }
 
     /// The aggregator's clock.

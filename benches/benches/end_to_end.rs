@@ -14,12 +14,17 @@ use std::time::{Duration, Instant};
 
 use lens_agent::config::Config;
 use lens_agent::link;
-use lens_agent::spool::{HistogramDelta, Level, Record, SharedSpool, Spool, SpoolError};
+use lens_agent::spool::{
+    HistogramDelta, Level, Outbox, Record, Recovered, SharedSpool, SpoolError,
+};
 use lens_agent::status::Status;
+use lens_aggregator::aggregator::embedded_log;
 use lens_aggregator::ingest::Ingest;
 use lens_aggregator::listen::Listener;
 use lens_aggregator::state::{Rules, State};
+use lens_aggregator::store::{Place, StoreConfig};
 use lens_aggregator::window::Windows;
+use lens_aggregator::worker::Worker;
 use lens_hist::{Sparse, block};
 use lens_model::{Incarnation, InstanceName, Nanos, Sequence, SeriesKey, UnixNanos};
 use lens_service::certs::{self, CertFiles, Subject};
@@ -163,17 +168,18 @@ struct Feed {
     done: Arc<Notify>,
 }
 
-impl Spool for Feed {
+impl Outbox for Feed {
     fn incarnation(&self) -> Incarnation {
         Incarnation(u128::from(std::process::id()))
     }
 
-    fn renew(&mut self, _: Incarnation) {
+    fn renew(&self, _: Incarnation) -> Result<(), SpoolError> {
         // A life ends when an aggregator has forgotten it; this one outlives the run.
+        Ok(())
     }
 
-    fn append(&mut self, _: Vec<Record>) -> Result<(), SpoolError> {
-        Err(SpoolError::Full { frames: 0, bytes: 0 })
+    fn load(&self, _: Sequence) -> Result<(), SpoolError> {
+        Ok(())
     }
 
     #[allow(clippy::cast_possible_truncation)]
@@ -206,7 +212,7 @@ impl Spool for Feed {
         }))
     }
 
-    fn acknowledge(&mut self, acked: Sequence) {
+    fn acknowledge(&self, acked: Sequence) {
         self.acked.fetch_max(acked.0, Ordering::Relaxed);
         if acked.0 >= self.wanted.load(Ordering::Relaxed) {
             self.done.notify_one();
@@ -215,7 +221,8 @@ impl Spool for Feed {
 
     fn level(&self) -> Level {
         let left = self.wanted.load(Ordering::Relaxed) - self.acked.load(Ordering::Relaxed);
-        Level { frames: usize::try_from(left).unwrap_or(usize::MAX), ..Level::default() }
+        let last = Sequence(self.wanted.load(Ordering::Relaxed));
+        Level { frames: left, last, ..Level::default() }
     }
 }
 
@@ -229,6 +236,8 @@ struct Ours {
     acked: Arc<AtomicU64>,
     done: Arc<Notify>,
     changed: Arc<Notify>,
+    /// What it merged, durably.
+    _dir: tempfile::TempDir,
     /// Dropped last: their senders' end means shutdown.
     _running: [tokio::sync::watch::Sender<bool>; 2],
 }
@@ -238,7 +247,13 @@ impl Ours {
         let (client, server) = (runtime("agent")?, runtime("aggregator")?);
         let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
         let state = Arc::new(State::new(Env::system(), Rules::default(), windows, unix_now()));
-        let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
+        let (ingest, queue) = Ingest::new(Arc::clone(&state));
+        let (env, dir) = (&state.env, tempfile::tempdir()?);
+        let store = StoreConfig { dir: dir.path().join("store"), ..StoreConfig::default() };
+        let place = Place::take(Arc::clone(&env.disk), store, env.planted)?;
+        let log = embedded_log(env, &place);
+        let worker = Worker::start(Arc::clone(&ingest), queue, place, log, Duration::ZERO);
+        let worker = server.block_on(worker)?;
         let listener = {
             let _entered = server.enter();
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -246,7 +261,8 @@ impl Ours {
         };
         let address = listener.address()?;
         let (stop_server, server_stopped) = Shutdown::manual();
-        server.spawn(listener.run(server_stopped));
+        server.spawn(listener.run(server_stopped.clone()));
+        server.spawn(worker.run(server_stopped));
 
         let feed = Feed {
             batches: batches.iter().map(|batch| data::sparse(batch)).collect(),
@@ -264,10 +280,8 @@ impl Ours {
         let (wanted, acked) = (Arc::clone(&feed.wanted), Arc::clone(&feed.acked));
         let done = Arc::clone(&feed.done);
         let spiffe = tls::identity_of_file(&files.agent.cert)?;
-        let status =
-            Arc::new(Status::new(unix_now(), spiffe.to_string(), Spool::incarnation(&feed)));
-        let shared =
-            SharedSpool { spool: Arc::new(Mutex::new(Box::new(feed))), changed: Arc::default() };
+        let status = Arc::new(Status::new(unix_now(), spiffe.to_string(), Recovered::default()));
+        let shared = SharedSpool::new(Arc::new(feed));
         let changed = Arc::clone(&shared.changed);
         let config = Arc::new(config(files, spiffe, address));
         let (stop_client, client_stopped) = Shutdown::manual();
@@ -282,6 +296,7 @@ impl Ours {
             acked,
             done,
             changed,
+            _dir: dir,
             _running: running,
         })
     }
@@ -319,7 +334,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         server_name: Some("localhost".into()),
         identity_files: identity(&files.agent),
         identity: spiffe,
-        spool_frames_max: 4_096,
+        spool_dir: std::path::PathBuf::new(),
         spool_bytes_max: 64 << 20,
         zone: String::new(),
         labels: Vec::new(),

@@ -33,7 +33,11 @@ pub(super) struct Ready {
     ready: bool,
     /// Why not.
     #[schema(example = json!(["the listener for agents is not up"]))]
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
+    /// What could not be taken up while it runs, such as renewed certificates; what was in force
+    /// still is, so that this alone does not make it unready.
+    #[schema(example = json!({"tokens": "/etc/lens/tokens: mode 644 lets others read or change it: chmod 600 it"}))]
+    problems: std::collections::BTreeMap<&'static str, String>,
 }
 
 /// Whether the process runs
@@ -48,13 +52,14 @@ pub(super) async fn livez(State(api): State<Api>) -> Json<Alive> {
 
 /// Whether agents and questions are taken
 ///
-/// A probe that routes traffic asks this one. Before the listener for agents is up, while shutting
-/// down and under a clock that was never set the answer is 503 with the reasons.
+/// A probe that routes traffic asks this one. Before the listener for agents is up, while the
+/// store is not open, while shutting down and under a clock that was never set the answer is 503
+/// with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses(
         (status = 200, description = "They are", body = Ready),
         (status = 503, description = "They are not", body = Ready,
-            example = json!({"ready": false, "reasons": ["the listener for agents is not up"]})),
+            example = json!({"ready": false, "reasons": ["the listener for agents is not up"], "problems": {}})),
     ))]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let checks = [
@@ -62,11 +67,17 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         (!api.state.draining.load(Ordering::Relaxed), "shutting down"),
         (api.state.now() >= CLOCK_SANE_FROM, "the clock is before 2020"),
     ];
-    let reasons: Vec<&str> =
-        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| *reason).collect();
+    let mut reasons: Vec<String> =
+        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| (*reason).into()).collect();
+    reasons.extend(api.state.faulted().map(|why| format!("nothing is taken in: {why}")));
     let ready = reasons.is_empty();
+    let mut problems = api.state.security.troubles.all();
+    if !api.state.security.gate.is_open() {
+        // Anyone may ask; what is wrong with a file is for those who run it.
+        problems.values_mut().for_each(|what| *what = "see the log".into());
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, reasons })).into_response()
+    (status, Json(Ready { ready, reasons, problems })).into_response()
 }
 
 /// What the data says

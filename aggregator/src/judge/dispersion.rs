@@ -193,8 +193,8 @@ mod tests {
     #[test]
     fn a_window_is_judged_with_what_was_known_before_it() {
         let mut calm_then_wild = Dispersion::default();
-        for slot in 0..240 {
-            let hits = if slot < 120 { 10 } else { 25 * (slot as u64 % 2) };
+        for slot in 0..240_i64 {
+            let hits = if slot < 120 { 10 } else { 25 * (slot.rem_euclid(2).unsigned_abs()) };
             calm_then_wild.push(Slot(slot), 50, hits);
         }
         assert_eq!(calm_then_wild.before(Slot(120)), 1.0);

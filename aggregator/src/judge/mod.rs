@@ -9,7 +9,7 @@ pub mod dispersion;
 pub mod drift;
 mod health;
 pub mod math;
-mod point;
+pub mod peers;
 pub mod pyramid;
 pub mod replay;
 mod slo;
@@ -18,15 +18,15 @@ pub mod standing;
 pub mod survivors;
 pub mod tail;
 pub mod trend;
+mod verdict;
 mod watch;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::{Health, HealthStatus, Violation, ViolationKind, health};
-pub(crate) use point::NO_INTERVAL;
-pub use point::{Evidence, TailVerdict, consecutive_windows, judge};
-pub use slo::{Slo, limits, slo};
+pub use slo::{Slo, slo};
+pub use verdict::{Decided, Evidence, TailVerdict, tail_verdict};
 pub use watch::Watch;
 
 /// What a series' samples say about a rule.

@@ -239,7 +239,7 @@ impl Replay {
         }
         match self.newest_ms {
             None => self.first = slot,
-            Some(newest_ms) if (t_ms - newest_ms) as u64 > GAP_MAX.0 / 1_000_000 => {
+            Some(newest_ms) if t_ms.abs_diff(newest_ms) > GAP_MAX.0 / 1_000_000 => {
                 return Err(ReplayError::Gap { t_ms, newest_ms });
             }
             Some(_) => {}
@@ -284,8 +284,8 @@ impl Replay {
     }
 
     fn windows(&self, cells: &OpenSlot) -> Vec<HostWindow> {
-        let held = |at: &u32| cells.get(*at as usize)?.as_ref().map(|cell| (*at, cell));
-        let window = |(at, cell): (u32, &Box<Cell>)| {
+        let held = |at: &u32| cells.get(*at as usize)?.as_deref().map(|cell| (*at, cell));
+        let window = |(at, cell): (u32, &Cell)| {
             let (slice, stage, arm, host) = &self.names[at as usize];
             let counts: Sparse = cell.counts.to_sparse();
             HostWindow {

@@ -4,8 +4,9 @@ use lens_model::{Nanos, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::rfc3339;
+use super::{Gap, rfc3339};
 use crate::state::AgentState;
+use crate::window::Span;
 
 /// One agent, in the API's units.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -20,8 +21,8 @@ pub struct Agent {
     pub version: String,
     /// The life its deltas are numbered in.
     pub incarnation: String,
-    /// Where it connected from.
-    pub address: String,
+    /// Where it connected from; `null` when it did not since this aggregator started.
+    pub address: Option<String>,
     /// Whether a connection stands now.
     pub connected: bool,
     /// When its last frame came.
@@ -49,6 +50,18 @@ pub struct Agent {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends; `null` until it came to this process.
+    #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub certificate_expires: Option<UnixNanos>,
+    /// End of what it accounted for; `null` before its first delta.
+    #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub covered_to: Option<UnixNanos>,
+    /// Whether it said goodbye.
+    pub left: bool,
+    /// Stretches of time it did not account for, the present one without an end.
+    pub gaps: Vec<Gap>,
     /// Age of the oldest frame in its spool, seconds: not reported yet.
     pub spool_age_s: Option<f64>,
     /// Samples it dropped: not reported yet.
@@ -64,7 +77,7 @@ impl Agent {
             identity: state.identity.clone(),
             version: state.version.clone(),
             incarnation: state.incarnation.to_string(),
-            address: state.address.to_string(),
+            address: state.address.map(|at| at.to_string()),
             connected: state.connected,
             last_frame: state.last_frame,
             age_s: now.since(state.last_frame).as_secs_f64(),
@@ -77,6 +90,15 @@ impl Agent {
             rejected: state.rejected.clone(),
             samples: state.samples,
             instances: state.instances.clone(),
+            certificate_expires: state.certificate_expires,
+            covered_to: state.coverage.to,
+            left: state.coverage.left && !state.connected,
+            gaps: state
+                .coverage
+                .missing(Span::ALL, state.connected, now)
+                .into_iter()
+                .map(|(from, to)| Gap { from, to })
+                .collect(),
             spool_age_s: None,
             dropped: None,
             reason: Some("spool_age_s and dropped: agents do not report them yet".into()),

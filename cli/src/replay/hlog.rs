@@ -9,13 +9,15 @@ use std::time::Duration;
 use base64::Engine;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogHistogram, IntervalLogIterator, LogEntry,
+};
 use lens_aggregator::judge::replay::ReplaySeries;
 use lens_hist::layout;
 use lens_model::{Arm, Slice, Stage};
 
 use super::Player;
-use super::input::InputError;
+use super::input::{InputError, lines};
 
 /// Longest line, bytes.
 const LINE_BYTES_MAX: u64 = 1 << 22;
@@ -40,54 +42,68 @@ struct Times {
 
 /// Plays every interval of `input`.
 pub(super) fn play(
-    mut input: impl BufRead,
+    input: impl BufRead,
     untagged: &Untagged,
     player: &mut Player<'_>,
 ) -> Result<(), InputError> {
-    let (mut text, mut times, mut deserializer) =
-        (Vec::new(), Times::default(), Deserializer::new());
-    for line in 1.. {
-        text.clear();
-        let limited = &mut std::io::Read::take(&mut input, LINE_BYTES_MAX + 1);
-        let read = limited.read_until(b'\n', &mut text);
-        if read.map_err(|error| InputError::Read { line, error })? == 0 {
-            break;
-        }
-        if text.len() as u64 > LINE_BYTES_MAX {
-            return Err(InputError::line(line, format!("is longer than {LINE_BYTES_MAX} bytes")));
-        }
+    let mut log = Log { untagged, times: Times::default(), deserializer: Deserializer::new() };
+    lines(input, LINE_BYTES_MAX, |line, text| {
+        let mut text = text.to_vec();
         if text.last() != Some(&b'\n') {
             text.push(b'\n');
         }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        match IntervalLogIterator::new(&text).next() {
-            None => {}
+        log.line(line, &text, player)
+    })
+}
+
+/// A log under way.
+struct Log<'a> {
+    untagged: &'a Untagged,
+    times: Times,
+    deserializer: Deserializer,
+}
+
+impl Log<'_> {
+    fn line(&mut self, line: u64, text: &[u8], player: &mut Player<'_>) -> Result<(), InputError> {
+        match IntervalLogIterator::new(text).next() {
+            None => Ok(()),
             Some(Err(_)) => {
                 let right = "Tag=..,start seconds,length seconds,maximum,histogram";
-                return Err(InputError::line(line, format!("is no interval: use {right}")));
+                Err(InputError::line(line, format!("is no interval: use {right}")))
             }
-            Some(Ok(LogEntry::StartTime(at))) => times.start = Some(at),
-            Some(Ok(LogEntry::BaseTime(at))) => times.base = Some(at),
-            Some(Ok(LogEntry::Interval(interval))) => {
-                let tag = interval.tag().map(|tag| tag.as_str().to_owned());
-                let series = series(line, tag.as_deref(), untagged, player)?;
-                let histogram = decode(line, interval.encoded_histogram(), &mut deserializer)?;
-                let t_ms = times.millis(interval.start_timestamp());
-                let counts = histogram.iter_recorded().map(|step| {
-                    let value = histogram.lowest_equivalent(step.value_iterated_to());
-                    let middle = value.midpoint(histogram.highest_equivalent(value));
-                    let nanos = middle.saturating_mul(untagged.unit_nanos);
-                    (layout::index_of(nanos), step.count_since_last_iteration())
-                });
-                let added = player.replay.add(t_ms, series, counts, histogram.len(), 0);
-                added.map_err(|error| InputError::replay(line, &error))?;
-                player.tell()?;
+            Some(Ok(LogEntry::StartTime(at))) => {
+                self.times.start = Some(at);
+                Ok(())
             }
+            Some(Ok(LogEntry::BaseTime(at))) => {
+                self.times.base = Some(at);
+                Ok(())
+            }
+            Some(Ok(LogEntry::Interval(interval))) => self.interval(line, &interval, player),
         }
     }
-    Ok(())
+
+    fn interval(
+        &mut self,
+        line: u64,
+        interval: &IntervalLogHistogram<'_>,
+        player: &mut Player<'_>,
+    ) -> Result<(), InputError> {
+        let tag = interval.tag().map(|tag| tag.as_str().to_owned());
+        let series = series(line, tag.as_deref(), self.untagged, player)?;
+        let histogram = decode(line, interval.encoded_histogram(), &mut self.deserializer)?;
+        let t_ms = self.times.millis(interval.start_timestamp());
+        let unit_nanos = self.untagged.unit_nanos;
+        let counts = histogram.iter_recorded().map(|step| {
+            let low = histogram.lowest_equivalent(step.value_iterated_to());
+            let middle = low.midpoint(histogram.highest_equivalent(low));
+            let index = layout::index_of(middle.saturating_mul(unit_nanos));
+            (index, step.count_since_last_iteration())
+        });
+        let added = player.replay.add(t_ms, series, counts, histogram.len(), 0);
+        added.map_err(|error| InputError::replay(line, &error))?;
+        player.tell()
+    }
 }
 
 impl Times {

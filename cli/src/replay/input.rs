@@ -1,5 +1,7 @@
 //! What recorded latencies are read from, and what is wrong with them when they cannot be.
 
+use std::io::{BufRead, Read};
+
 use lens_aggregator::judge::replay::ReplayError;
 use lens_model::ParseSeriesError;
 use lens_service::config::nearest;
@@ -64,6 +66,30 @@ pub(super) fn unknown(name: &str, known: &[&'static str]) -> String {
     let near = nearest(name, known.iter().copied());
     let hint = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
     format!("{short:?} is unknown: {hint}known are {}", known.join(", "))
+}
+
+/// Calls `each` with every line that is not blank, its end included, and its number from 1; none
+/// may be longer than `bytes_max`.
+pub(super) fn lines(
+    mut input: impl BufRead,
+    bytes_max: u64,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), InputError>,
+) -> Result<(), InputError> {
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        let read = input.by_ref().take(bytes_max + 1).read_until(b'\n', &mut text);
+        if read.map_err(|error| InputError::Read { line, error })? == 0 {
+            break;
+        }
+        if text.len() as u64 > bytes_max {
+            return Err(InputError::line(line, format!("is longer than {bytes_max} bytes")));
+        }
+        if !text.trim_ascii().is_empty() {
+            each(line, &text)?;
+        }
+    }
+    Ok(())
 }
 
 /// Milliseconds as whole nanoseconds; `None` unless finite and at least 0.

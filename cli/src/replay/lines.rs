@@ -8,7 +8,7 @@ use lens_model::{Arm, Slice, Stage};
 use serde::Deserialize;
 
 use super::Player;
-use super::input::{InputError, nanos, unknown};
+use super::input::{InputError, lines, nanos, unknown};
 
 const FIELDS: [&str; 8] = ["t_ms", "slice", "stage", "arm", "host", "n", "errors", "values"];
 
@@ -30,26 +30,12 @@ struct Line {
 }
 
 /// Plays every line of `input`.
-pub(super) fn play(mut input: impl BufRead, player: &mut Player<'_>) -> Result<(), InputError> {
-    let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        let limited = &mut std::io::Read::take(&mut input, LINE_BYTES_MAX + 1);
-        let read = limited.read_until(b'\n', &mut text);
-        if read.map_err(|error| InputError::Read { line, error })? == 0 {
-            break;
-        }
-        if text.len() as u64 > LINE_BYTES_MAX {
-            return Err(InputError::line(line, format!("is longer than {LINE_BYTES_MAX} bytes")));
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        let parsed = serde_json::from_slice(&text).map_err(|error| wrong(line, &text, &error))?;
+pub(super) fn play(input: impl BufRead, player: &mut Player<'_>) -> Result<(), InputError> {
+    lines(input, LINE_BYTES_MAX, |line, text| {
+        let parsed = serde_json::from_slice(text).map_err(|error| wrong(line, text, &error))?;
         window(line, &parsed, player)?;
-        player.tell()?;
-    }
-    Ok(())
+        player.tell()
+    })
 }
 
 /// What is wrong with a line, with the nearest name for a field that is unknown.

@@ -109,3 +109,28 @@ fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
     let late = refused(&(HEADER.to_owned() + &row(200_000, 1.0) + &row(0, 1.0)));
     assert!(late.contains("line 3") && late.contains("sort the file"), "{late}");
 }
+
+#[test]
+fn an_interval_log_says_the_same_as_the_windows_it_was_written_from() {
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::V2DeflateSerializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+    use std::time::{Duration, UNIX_EPOCH};
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, (1 << 36) - 1, 2).unwrap();
+    histogram.record_n(10_000_000, 485).unwrap();
+    histogram.record_n(30_000_000, 15).unwrap();
+    let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+    let mut writer = IntervalLogWriterBuilder::new()
+        .with_base_time(UNIX_EPOCH)
+        .begin_log_with(&mut log, &mut serializer)
+        .unwrap();
+    for slot in 0..12 {
+        let tag = Tag::new("backend/rust/large/stage_b/baseline/h1");
+        let (at, width) = (Duration::from_secs(slot * 5), Duration::from_secs(5));
+        writer.write_histogram(&histogram, at, width, tag).unwrap();
+    }
+    let log = String::from_utf8(log).unwrap();
+    assert_eq!(played(&log).unwrap(), played(&(HEADER.to_owned() + &rows(60, 30.0))).unwrap());
+    let untagged = log.replace("Tag=backend/rust/large/stage_b/baseline/h1,", "");
+    assert!(refused(&untagged).contains("name it with --series"));
+}

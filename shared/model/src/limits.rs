@@ -34,12 +34,10 @@ pub const AGENT_SEGMENTS_MAX: usize = 256;
 /// Unacknowledged delta frames an agent has in flight on its connection.
 pub const AGENT_FRAMES_IN_FLIGHT_MAX: usize = 64;
 
-/// Frames the in-memory spool holds while the aggregator is away; past it harvesting pauses and
-/// the counts stay in the segments, so nothing is lost, only time resolution.
-pub const SPOOL_FRAMES_MAX: usize = 4_096;
-
-/// Bytes the in-memory spool holds, whichever bound is met first.
-pub const SPOOL_BYTES_MAX: usize = 64 << 20;
+/// Bytes an agent's spool takes up on disk at most, by default; past it harvesting pauses and the
+/// counts stay in the segments, so nothing is lost, only time resolution. A host of 48 busy series
+/// writes some 4 KiB a second: 18 hours without an aggregator.
+pub const SPOOL_BYTES_MAX: u64 = 256 << 20;
 
 /// Largest frame body, bytes. A delta frame with [`FRAME_SERIES_MAX`] series of realistic data is
 /// under 100 KiB; the worst block ([`BLOCK_BYTES_MAX`]) still fits with room for the rest.
@@ -108,6 +106,27 @@ pub const EVENT_SUBSCRIBERS_MAX: usize = 256;
 
 /// Events the aggregator remembers for a reader that fell behind.
 pub const EVENT_BACKLOG_MAX: usize = 1_024;
+
+/// Connections the aggregator keeps from one address; a fleet behind one address raises it.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
+
+/// Tokens one file holds.
+pub const TOKENS_MAX: usize = 1_024;
+
+/// Largest token file read, bytes: a line is under 2 KiB.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 2 << 20;
+
+/// Longest lifetime of a token, days.
+pub const TOKEN_DAYS_MAX: u32 = 366;
+
+/// Identities and serials one revocation file names.
+pub const REVOKED_MAX: usize = 16_384;
+
+/// Largest record of the audit chain, bytes, its hash included.
+pub const AUDIT_RECORD_BYTES_MAX: usize = 4 << 10;
+
+/// Audit records one question returns.
+pub const AUDIT_QUESTION_MAX: usize = 1_000;
 
 const _: () = {
     // A full frame of worst blocks is refused by size, never by count arithmetic overflowing.

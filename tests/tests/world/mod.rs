@@ -145,6 +145,7 @@ impl World {
         let mut all = self.identity_settings("server");
         all.push(("quic.listen".into(), self.quic.clone()));
         all.push(("http.listen".into(), "127.0.0.1:0".into()));
+        all.push(("store.dir".into(), self.dir.path().join("store").display().to_string()));
         all.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
         let mut process = Process::role("aggregator", "aggregator", self.dir.path(), &all);
         let ready = process.ready();
@@ -172,8 +173,10 @@ impl World {
     /// The settings of an agent of this name, harvesting ten times a second.
     pub fn agent_settings(&self, name: &str) -> Vec<(String, String)> {
         let segments = self.dir.path().join(format!("{name}-segments"));
+        let spool = self.dir.path().join(format!("{name}-spool"));
         let mut all = self.identity_settings(name);
         all.extend([
+            ("spool.dir".into(), spool.display().to_string()),
             ("segments.dir".into(), segments.display().to_string()),
             ("segments.scan_interval_ms".into(), "100".into()),
             ("harvest.interval_ms".into(), "100".into()),

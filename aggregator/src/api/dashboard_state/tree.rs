@@ -7,7 +7,7 @@ use lens_model::{Arm, Nanos, Stage, UnixNanos};
 use serde_json::{Map, Value as Json, json};
 
 use crate::judge::{self, HealthStatus, Verdict};
-use crate::snapshot::{Snapshot, Value};
+use crate::snapshot::{Row, Snapshot, Value};
 use crate::state;
 use crate::window::{Selection, Span};
 
@@ -220,24 +220,20 @@ impl<'a> Tree<'a> {
     }
 
     fn sla(&mut self, stage_a: &Counts, span_coverage: &Json) -> Json {
-        let rules = &self.state.rules;
-        let now = self.snapshot.t;
-        let rows = self.snapshot.rows.iter().filter(|row| row.stage == Stage::A);
-        let last = rows.map(|row| row.last_seen).max();
+        let limit = self.state.rules.slo_a_p95;
+        let rows = || self.snapshot.rows.iter().filter(|row| row.stage == Stage::A);
+        let tail = tail_of(rows());
         let p95 = stage_a.quantile(Quantile::P95).value;
-        let tail = judge::judge(stage_a, rules, last, now);
         let p95_ok = match p95 {
-            _ if tail.verdict == Verdict::Stale => {
-                self.no_sla("stage_a_p95_compliant", &tail.reason)
-            }
-            Some(p95) => within(p95, rules.slo_a_p95),
+            _ if tail.0 == Verdict::Stale => self.no_sla("stage_a_p95_compliant", &tail.1),
+            Some(p95) => within(p95, limit),
             None => self.no_sla("stage_a_p95_compliant", "too few samples of stage A for p95"),
         };
-        let tail_ok = match tail.verdict {
+        let tail_ok = match tail.0 {
             Verdict::Ok => true.into(),
             Verdict::Violation => false.into(),
             Verdict::InsufficientData | Verdict::Stale => {
-                self.no_sla("tail_latency_compliant", &tail.reason)
+                self.no_sla("tail_latency_compliant", &tail.1)
             }
         };
         let span_ok = match span_coverage.as_f64() {
@@ -258,6 +254,21 @@ impl<'a> Tree<'a> {
     fn no_sla(&mut self, field: &str, reason: &str) -> Json {
         self.null(format!("sla_compliance.{field}"), reason)
     }
+}
+
+/// The tail of a stage over all its series: broken where one is; kept where one is and none is
+/// broken; silent only when all are.
+fn tail_of<'a>(rows: impl Iterator<Item = &'a Row>) -> (Verdict, String) {
+    let rank = |verdict: Verdict| match verdict {
+        Verdict::Violation => 0,
+        Verdict::Ok => 1,
+        Verdict::InsufficientData => 2,
+        Verdict::Stale => 3,
+    };
+    rows.min_by_key(|row| rank(row.verdict)).map_or_else(
+        || (Verdict::InsufficientData, "no samples were ever received".into()),
+        |row| (row.verdict, row.reason.clone()),
+    )
 }
 
 fn within(value: Nanos, limit: Nanos) -> Json {

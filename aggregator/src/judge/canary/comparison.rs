@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use lens_hist::{PagedCounts, Sparse};
+use lens_model::limits::WINDOW_BASE_SECS;
 use lens_model::{Arm, Slice, Stage};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -31,7 +32,7 @@ use super::stratum;
 use super::tally::{ArmTally, Edges, HostTally};
 use super::unit::{Unit, UnitWindow};
 use super::weights;
-use crate::judge::slot::{HostWindow, SLOT, Slot, SlotWindows};
+use crate::judge::slot::{HostWindow, Slot, SlotWindows};
 
 /// Streams (slice × stage) one comparison takes in; more are left out and counted.
 pub const STREAMS_MAX: usize = 512;
@@ -224,7 +225,7 @@ impl Comparison {
     }
 
     fn settle_split(&mut self) {
-        let needed = self.plan.history_s / SLOT.as_secs_f64() as u64;
+        let needed = self.plan.history_s / WINDOW_BASE_SECS;
         let held = self.stages.iter().map(|stage| stage.placebo.windows()).min().unwrap_or(0);
         if (held as u64) < needed.min(720) {
             self.history_short = Some(held);

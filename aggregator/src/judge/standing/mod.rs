@@ -9,13 +9,14 @@
 
 mod future;
 mod held;
+mod regression;
 mod stream;
 mod test;
 
 use std::collections::BTreeMap;
 
 use lens_hist::Sparse;
-use lens_model::SeriesKey;
+use lens_model::{Arm, SeriesKey, Slice, Stage};
 use serde_json::{Map, Value, json};
 
 use super::Verdict;
@@ -27,6 +28,7 @@ use crate::state::Rules;
 
 pub use future::{Direction, Forecast, Future, Trend};
 pub use held::{Episode, Finding, Held, Thresholds, Watched};
+pub use regression::Regression;
 pub use stream::{LimitWatched, Stream};
 pub use test::{Measure, Test, point};
 
@@ -49,7 +51,10 @@ pub struct Standing {
     thresholds: Thresholds,
     stale_slots: i64,
     streams: BTreeMap<SeriesKey, Stream>,
+    /// Slices whose whole query was seen in both arms.
+    regressions: BTreeMap<Slice, Regression>,
     said: BTreeMap<SeriesKey, Said>,
+    said_of_regressions: BTreeMap<Slice, Verdict>,
     now: Option<Slot>,
     work: Survivors,
 }
@@ -63,7 +68,9 @@ impl Standing {
             rules: rules.clone(),
             stale_slots,
             streams: BTreeMap::new(),
+            regressions: BTreeMap::new(),
             said: BTreeMap::new(),
+            said_of_regressions: BTreeMap::new(),
             now: None,
             work: Survivors::new(),
         }
@@ -84,6 +91,11 @@ impl Standing {
         self.now
     }
 
+    /// The whole query of a slice's canary against its baseline; `None` before both were seen.
+    pub fn regression(&self, slice: &Slice) -> Option<&Regression> {
+        self.regressions.get(slice)
+    }
+
     /// What is to be said of a rule of a series by its samples alone.
     pub fn verdict(&self, stream: &Stream, watched: &Watched) -> Verdict {
         stream.verdict(watched, self.stale_slots)
@@ -95,11 +107,49 @@ impl Standing {
         for key in counts.keys().filter(|key| !self.streams.contains_key(key)).collect::<Vec<_>>() {
             self.streams.insert(key.clone(), Stream::new(key, &self.rules));
         }
+        self.compare(windows.slot, &counts);
         for (key, stream) in &mut self.streams {
             let counts = counts.remove(key).unwrap_or_default();
             stream.slot(windows.slot, counts, &self.thresholds, &mut self.work);
         }
         self.now = Some(windows.slot);
+    }
+
+    /// Holds the whole query of each slice's canary against its baseline's.
+    fn compare(&mut self, slot: Slot, counts: &BTreeMap<SeriesKey, Sparse>) {
+        let seen: Vec<Slice> = self
+            .streams
+            .keys()
+            .filter(|key| key.stage == Stage::E2e && key.arm == Arm::Canary)
+            .filter(|key| self.streams.contains_key(&whole_query(&key.slice, Arm::Baseline)))
+            .map(|key| key.slice.clone())
+            .collect();
+        for slice in seen {
+            let of = |arm| counts.get(&whole_query(&slice, arm)).cloned().unwrap_or_default();
+            let (baseline, canary) = (of(Arm::Baseline), of(Arm::Canary));
+            let margin = self.rules.e2e_regression_max;
+            let regression =
+                self.regressions.entry(slice).or_insert_with(|| Regression::new(margin));
+            regression.slot(slot, baseline, canary, &self.thresholds);
+        }
+    }
+
+    /// Adds what is new about whole queries.
+    fn say_of_regressions(&mut self, slot: Slot, decisions: &mut Vec<Decision>) {
+        for (slice, regression) in &self.regressions {
+            let verdict = regression.verdict();
+            if self.said_of_regressions.insert(slice.clone(), verdict) == Some(verdict) {
+                continue;
+            }
+            let mut evidence = json!({
+                "rule": "e2e_regression", "limit": regression.margin(), "quantile": "p95",
+            });
+            if let Some(finding) = regression.finding() {
+                found(&mut evidence, &finding);
+            }
+            let key = whole_query(slice, Arm::Canary);
+            Voice { key: &key, slot, decisions }.say(Kind::Slo, verdict, evidence);
+        }
     }
 
     /// Adds what differs from what was last said.
@@ -136,6 +186,7 @@ impl SlotJudge for Standing {
     fn slot(&mut self, windows: &SlotWindows, decisions: &mut Vec<Decision>) {
         self.take(windows);
         self.say(windows.slot, decisions);
+        self.say_of_regressions(windows.slot, decisions);
     }
 
     fn summarise(&self, summary: &mut Map<String, Value>) {
@@ -229,14 +280,24 @@ fn evidence(test: &Test, watched: &Watched, verdict: Verdict, value: &str) -> Va
     evidence["low"] = json!(measure.low);
     evidence["high"] = json!(measure.high);
     if let Some(finding) = finding {
-        evidence["samples"] = finding.samples.into();
-        evidence["window_s"] = finding.scale.secs().into();
-        evidence["from_t_ms"] = finding.first().start_millis().into();
-        evidence["z"] = json!(finding.z);
-        evidence["z_needed"] = json!(finding.z_needed);
-        evidence["phi"] = json!(finding.phi);
+        found(&mut evidence, &finding);
     }
     evidence
+}
+
+/// Adds the window a verdict rests on.
+fn found(evidence: &mut Value, finding: &Finding) {
+    evidence["samples"] = finding.samples.into();
+    evidence["window_s"] = finding.scale.secs().into();
+    evidence["from_t_ms"] = finding.first().start_millis().into();
+    evidence["z"] = json!(finding.z);
+    evidence["z_needed"] = json!(finding.z_needed);
+    evidence["phi"] = json!(finding.phi);
+}
+
+/// The series of a slice's whole query.
+fn whole_query(slice: &Slice, arm: Arm) -> SeriesKey {
+    SeriesKey { slice: slice.clone(), stage: Stage::E2e, arm }
 }
 
 /// The counts of each series over its hosts.

@@ -77,6 +77,44 @@ pub fn z_above_within(samples: &Survivors, limit: f64, phi: f64, buckets: Range<
     deviations(samples, limit, phi, Side::Above, buckets)
 }
 
+/// Standard deviations by which the samples say that the canary's p95 is above `margin` times the
+/// baseline's; 0 when they do not.
+pub fn z_slower(baseline: &Survivors, canary: &Survivors, margin: f64, phi: f64) -> f64 {
+    arms(baseline, canary, phi, |bucket| {
+        let over = canary.at_least(edge_at_or_above(margin * layout::low(bucket + 1) as f64));
+        (over, |share| share > SHARE)
+    })
+}
+
+/// Standard deviations by which the samples say that it is below.
+pub fn z_not_slower(baseline: &Survivors, canary: &Survivors, margin: f64, phi: f64) -> f64 {
+    arms(baseline, canary, phi, |bucket| {
+        let over = canary.at_least(edge_at_or_below(margin * layout::low(bucket) as f64));
+        (over, |share| share < SHARE)
+    })
+}
+
+/// The profile over the bucket of the baseline's p95. `over` counts the canary's samples above the
+/// limit such a p95 sets, and says which share of them speaks against it.
+fn arms<Against: Fn(f64) -> bool>(
+    baseline: &Survivors,
+    canary: &Survivors,
+    phi: f64,
+    over: impl Fn(usize) -> (u64, Against),
+) -> f64 {
+    let n = canary.total() as f64;
+    if n == 0.0 {
+        return 0.0;
+    }
+    let cost = |here: &Bucket| {
+        let (over, against) = over(here.index);
+        let share = over as f64 / n;
+        if against(share) { n * kl(share, SHARE) } else { 0.0 }
+    };
+    let cheapest = profile(baseline, 0..COUNTERS, |here| here.belief_cost(), cost);
+    (2.0 * cheapest / phi).sqrt()
+}
+
 /// Logarithm of the anytime-valid evidence that p99 > `limit`·p95, for samples counted from one
 /// known start on: whenever it is looked at, it exceeds ln(1/α) with probability at most α while
 /// the rule holds, for independent samples.
