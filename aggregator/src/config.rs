@@ -259,6 +259,96 @@ pub const KEYS: &[Key] = &[
         doc: "stage C's p95 limit, milliseconds",
     },
     Key {
+        path: "alerts.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where alerts and deliveries are kept; beside store.dir, named alerts, when unset",
+    },
+    Key {
+        path: "alerts.dashboard_url",
+        kind: Kind::Text,
+        default: None,
+        doc: "where people see more, linked from notifications",
+    },
+    Key {
+        path: "alerts.interval_s",
+        kind: Kind::Integer { min: 1, max: 60 },
+        default: Some("5"),
+        doc: "time between two evaluations, seconds",
+    },
+    Key {
+        path: "alerts.pending_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("60"),
+        doc: "how long a rule is broken before anyone is told, seconds",
+    },
+    Key {
+        path: "alerts.pending_silent_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("300"),
+        doc: "the same for a silent slice, whose traffic may just be thin, seconds",
+    },
+    Key {
+        path: "alerts.clear_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("180"),
+        doc: "how long a rule holds without a break before its alert resolves, seconds",
+    },
+    Key {
+        path: "alerts.hold_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("300"),
+        doc: "least time an alert fires, seconds",
+    },
+    Key {
+        path: "alerts.reopen_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("900"),
+        doc: "time after resolving within which the same alert comes back, seconds",
+    },
+    Key {
+        path: "alerts.retry_for_s",
+        kind: Kind::Integer { min: 1, max: 604_800 },
+        default: Some("3600"),
+        doc: "how long a delivery is tried before it is given up, seconds",
+    },
+    Key {
+        path: "alerts.error_rate_percent",
+        kind: Kind::Float { min: 0.0, max: 100.0 },
+        default: Some("5.0"),
+        doc: "share of requests that may fail, percent",
+    },
+    Key {
+        path: "alerts.lag_s",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        default: Some("60"),
+        doc: "how late an agent's deltas may arrive, seconds",
+    },
+    Key {
+        path: "alerts.spool_age_s",
+        kind: Kind::Integer { min: 1, max: 604_800 },
+        default: Some("300"),
+        doc: "age the oldest frame of an agent's spool may have, seconds",
+    },
+    Key {
+        path: "alerts.sink",
+        kind: Kind::Tables(crate::alerts::config::SINK_KEYS),
+        default: None,
+        doc: "where notifications go, one table a sink",
+    },
+    Key {
+        path: "alerts.escalation",
+        kind: Kind::Tables(crate::alerts::config::ESCALATION_KEYS),
+        default: None,
+        doc: "who hears of what nobody takes on, one table a step",
+    },
+    Key {
+        path: "alerts.maintenance",
+        kind: Kind::Tables(crate::alerts::config::MAINTENANCE_KEYS),
+        default: None,
+        doc: "times during which what they cover is not told of",
+    },
+    Key {
         path: "slo.e2e_p95_ms",
         kind: Kind::Float { min: 0.001, max: 60_000.0 },
         default: None,
@@ -320,6 +410,8 @@ pub struct Config {
     pub lateness: Nanos,
     /// How it judges and shows.
     pub rules: Rules,
+    /// Whom it tells, when and how.
+    pub alerts: crate::alerts::Config,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -386,6 +478,7 @@ impl Config {
             problems.extend(found);
             Rules::default()
         });
+        let mut alerts = crate::alerts::Config::check(settings, &mut problems);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -413,6 +506,7 @@ impl Config {
             slices_known: slices_known.clone(),
             slices_automatic_max,
         };
+        alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
         Ok(Self {
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
@@ -433,6 +527,7 @@ impl Config {
             audit: auth::places(settings),
             revoked: settings.path("identity.revoked"),
             rules: Rules { slices_known, slices_automatic_max, ..rules },
+            alerts,
             store,
             commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })

@@ -97,6 +97,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The agents, by name.
     pub agents: Vec<Agent>,
+    /// Alerts that are open, and whom they are told to.
+    pub alerts: crate::alerts::show::Summary,
     /// Stretches within the summary window that an agent did not account for.
     pub incomplete: Vec<Incomplete>,
 }
@@ -132,6 +134,7 @@ impl Snapshot {
             requests,
             totals,
             agents,
+            alerts: state.alerts.summary(now),
             incomplete,
         }
     }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::alerts::Desk;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -251,7 +252,7 @@ pub struct Event {
     /// When, by the aggregator's clock.
     #[serde(serialize_with = "as_rfc3339")]
     pub t: UnixNanos,
-    /// What kind: `verdict`, `agent`, `slice`.
+    /// What kind: `verdict`, `agent`, `slice`, `alert`.
     pub kind: &'static str,
     /// What it is about: a series key, an agent's name.
     pub subject: String,
@@ -307,6 +308,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Alerts and whom they are told to.
+    pub alerts: Arc<Desk>,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -326,8 +329,9 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
-    /// A fresh state.
+    /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
+        let alerts = Arc::new(Desk::unconfigured(env.clone()));
         Self {
             env,
             started: now,
@@ -339,6 +343,7 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            alerts,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),

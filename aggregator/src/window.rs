@@ -25,6 +25,10 @@ use crate::judge::slot::{self as judge, HostWindow, SlotWindows};
 
 use crate::store::Merge;
 
+/// Age at which most deltas of a slot have come: two harvests of the slowest usual interval and a
+/// commit.
+const SETTLED_AFTER: Nanos = Nanos::from_secs(15);
+
 /// Where samples were recorded: an instance as one agent reports it. Hosts are never mixed in
 /// storage, so that evidence can be weighed per host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,7 +158,8 @@ impl RequestCounts {
 
 #[derive(Debug)]
 enum Slot {
-    Open(PagedCounts),
+    /// Boxed: an hour of sealed slots must not each be as large as an open one.
+    Open(Box<PagedCounts>),
     Sealed(Box<[u8]>),
 }
 
@@ -209,7 +214,7 @@ impl Slot {
             if let Ok((block, _)) = BlockRef::parse(bytes) {
                 block.merge_into(&mut pages);
             }
-            *self = Self::Open(pages);
+            *self = Self::Open(Box::new(pages));
         }
         match self {
             Self::Open(pages) => pages,
@@ -386,7 +391,7 @@ impl Windows {
             block.merge_into(&mut series.retired);
             return Merged::BeyondRing;
         }
-        let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(PagedCounts::new()));
+        let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(Box::default()));
         block.merge_into(entry.open());
         if slot < sealed_before { Merged::Late } else { Merged::InTime }
     }
@@ -555,12 +560,12 @@ impl Windows {
         Ok(())
     }
 
-    /// Seals what is past the allowed lateness and drops what is past the ring.
+    /// Seals what hardly changes any more and drops what is past the ring.
     pub fn advance(&mut self, now: UnixNanos) {
-        let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
+        let (oldest, settled_before) = (self.oldest_slot(now), self.settled_before(now));
         for series in &mut self.held {
             series.retire(oldest);
-            series.slots.range_mut(..sealed_before).for_each(|(_, slot)| slot.seal());
+            series.slots.range_mut(..settled_before).for_each(|(_, slot)| slot.seal());
         }
         for requests in self.requests.values_mut().flat_map(BTreeMap::values_mut) {
             requests.slots = requests.slots.split_off(&oldest);
@@ -729,8 +734,15 @@ impl Windows {
         self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1).max(self.floor)
     }
 
+    /// Slots before this one take deltas as late ones.
     const fn sealed_before(&self, now: UnixNanos) -> u64 {
         self.slot_of(now.minus(self.lateness))
+    }
+
+    /// Slots before this one are kept as blocks: opening one again for a delta within the allowed
+    /// lateness costs a microsecond, keeping it open until then twenty times its memory.
+    fn settled_before(&self, now: UnixNanos) -> u64 {
+        self.slot_of(now.minus(self.lateness.min(SETTLED_AFTER)))
     }
 }
 

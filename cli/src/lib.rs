@@ -2,6 +2,7 @@
 //! process of its own, so that one build gives all that `lens demo` runs.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod audit;
 mod certs;
 mod demo;
@@ -33,6 +34,9 @@ enum Command {
     Demo(demo::Args),
     /// Show an aggregator's health, series and agents.
     Status(status::Args),
+    /// Alerts: list them, take them on, keep them quiet, test their sinks.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Judge recorded latencies on their own clock.
     Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Alerts(command) => alerts::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),

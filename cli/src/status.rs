@@ -1,4 +1,4 @@
-//! `lens status`: an aggregator's health, series and agents, once.
+//! `lens status`: an aggregator's health, series, alerts and agents, once.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use lens_service::exit::Exit;
 use serde_json::Value;
 
+use crate::alerts;
 use crate::demo::snapshots;
 use crate::terminal;
 
@@ -87,6 +88,9 @@ fn print(snapshot: &Value) {
         println!("{line}");
     }
     for line in broken(snapshot) {
+        println!("{line}");
+    }
+    for line in alerts::lines(&snapshot["alerts"]["open"]) {
         println!("{line}");
     }
     for agent in snapshot["agents"].as_array().into_iter().flatten() {

@@ -1,5 +1,6 @@
 //! The router as a client sees it, over windows filled with known values.
 
+mod alerts;
 mod data;
 mod described;
 mod doors;

@@ -42,6 +42,7 @@ pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Fo
     requests(&mut text, snapshot);
     nodes(&mut text, state);
     agents(&mut text, snapshot);
+    alerts(&mut text, state, snapshot);
     itself(&mut text, state, snapshot, subscribers);
     if format == Format::OpenMetrics {
         text.out.push_str("# EOF\n");
@@ -237,6 +238,37 @@ fn agents(text: &mut Text, snapshot: &Snapshot) {
             let labels = [("agent", agent.name.as_str()), ("reason", reason.as_str())];
             text.sample("lens_agent_rejected_total", &labels, count);
         }
+    }
+}
+
+fn alerts(text: &mut Text, state: &State, snapshot: &Snapshot) {
+    text.family("lens_alerts", "gauge", "Alerts that fire or wait to, by state.");
+    let states = [("firing", snapshot.alerts.firing), ("pending", snapshot.alerts.pending)];
+    for (name, count) in states {
+        text.sample("lens_alerts", &[("state", name)], count);
+    }
+    text.family("lens_alert_transitions", "counter", "Transitions told, by kind.");
+    for (kind, count) in state.alerts.totals().transitions {
+        text.sample("lens_alert_transitions_total", &[("kind", kind.as_str())], count);
+    }
+    let sinks = &snapshot.alerts.sinks;
+    text.family("lens_alert_deliveries", "counter", "Notices settled and attempts to repeat.");
+    for sink in sinks {
+        let outcomes =
+            [("delivered", sink.delivered), ("retried", sink.retried), ("dead", sink.dead)];
+        for (outcome, count) in outcomes {
+            let labels = [("sink", sink.name.as_str()), ("outcome", outcome)];
+            text.sample("lens_alert_deliveries_total", &labels, count);
+        }
+    }
+    text.family("lens_alert_queue", "gauge", "Notices waiting, by sink.");
+    for sink in sinks {
+        text.sample("lens_alert_queue", &[("sink", &sink.name)], sink.queued);
+    }
+    text.family("lens_alert_sink_failing", "gauge", "1 while a sink takes nothing.");
+    for sink in sinks {
+        let failing = u8::from(sink.failing_since.is_some());
+        text.sample("lens_alert_sink_failing", &[("sink", &sink.name)], failing);
     }
 }
 

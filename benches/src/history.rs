@@ -8,8 +8,24 @@ use std::process::Command;
 use lens_service::time::{rfc3339, unix_now};
 use serde::Serialize;
 
-use super::Outcome;
-use super::report::Row;
+/// One result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// What it was measured beside.
+    pub peer: Option<&'static str>,
+    /// Ours to the peer's: smaller is better.
+    pub ratio: Option<f64>,
+    /// What it is held to.
+    pub target: Option<String>,
+    /// Whether it is so.
+    pub met: Option<bool>,
+}
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -17,6 +33,8 @@ struct Line<'a> {
     commit: String,
     dirty: bool,
     quick: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
     machine: Machine,
     results: &'a [Row],
 }
@@ -31,14 +49,23 @@ struct Machine {
     load: String,
 }
 
-/// Appends a run and gives the file's place in the repository.
-pub(crate) fn append(bench: &str, quick: bool, results: &[Row]) -> Outcome<String> {
+/// Appends a run, with what must be known to read it, and gives the file's place in the repository.
+///
+/// # Errors
+/// What the system said.
+pub fn append(
+    bench: &str,
+    quick: bool,
+    note: Option<&str>,
+    results: &[Row],
+) -> std::io::Result<String> {
     let status = said("git", &["status", "--porcelain"]);
     let line = Line {
         date: rfc3339(unix_now()),
         commit: said("git", &["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into()),
         dirty: status.is_none_or(|changes| !changes.is_empty()),
         quick,
+        note,
         machine: machine(),
         results,
     };
