@@ -1,4 +1,5 @@
 //! What must hold of a comparison whatever it is shown.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 use std::sync::Arc;
 

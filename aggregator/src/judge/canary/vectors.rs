@@ -1,4 +1,5 @@
 //! Reference values of the canary comparison, computed outside this code.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 use lens_hist::Sparse;
 use serde_json::Value;
