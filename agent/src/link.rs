@@ -14,8 +14,8 @@ use lens_service::shutdown::Shutdown;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
-    ClientConfig, ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream,
-    TransportConfig, VarInt,
+    ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream, TransportConfig,
+    VarInt,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -242,7 +242,7 @@ async fn handshake(
     let local: SocketAddr =
         if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let endpoint = env.net.endpoint(local, None).map_err(LinkError::Socket)?;
-    let mut client = ClientConfig::new(Arc::new(crypto));
+    let mut client = env.net.client(crypto);
     client.transport_config(Arc::new(transport()));
     let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
