@@ -10,6 +10,8 @@
 mod database;
 mod disk;
 mod os;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use database::database;
 pub use disk::{Disk, DiskFile, DiskLock};

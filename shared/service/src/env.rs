@@ -17,6 +17,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig};
 use thiserror::Error;
 
+use crate::planted::{Planted, PlantedSet};
 use crate::time::unix_now;
 use crate::tls::Crypto;
 
@@ -79,6 +80,8 @@ pub struct Env {
     pub threads: Arc<dyn Threads>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Mistakes switched on for a test; always none in a release.
+    pub planted: PlantedSet,
 }
 
 impl Env {
@@ -90,7 +93,13 @@ impl Env {
             disk: Arc::new(OsDisk),
             threads: Arc::new(System),
             random: Arc::new(System),
+            planted: PlantedSet::from_environment(),
         }
+    }
+
+    /// Whether a mistake is switched on: a constant `false` in a release.
+    pub const fn planted(&self, mistake: Planted) -> bool {
+        self.planted.contains(mistake)
     }
 
     /// What the wall clock says.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod env;
 pub mod exit;
 pub mod log;
+pub mod planted;
 pub mod program;
 pub mod shutdown;
 pub mod time;
