@@ -1,0 +1,165 @@
+//! The programs that hosts run: the real agent and the real aggregator, as configured here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lens_agent::harvest::Harvester;
+use lens_agent::spool::{MemorySpool, SharedSpool};
+use lens_agent::status::Status;
+use lens_aggregator::ingest::Ingest;
+use lens_aggregator::listen::Listener;
+use lens_aggregator::state::State;
+use lens_aggregator::window::{Host, Selection, Windows};
+use lens_hist::Counts;
+use lens_model::Nanos;
+use lens_service::config::{Settings, Sources};
+use lens_service::tls::IdentityFiles;
+use parking_lot::Mutex;
+
+use super::certificates::{DOMAIN, SERVER};
+use super::life::Program;
+use super::oracle::Sums;
+
+/// Where the aggregator listens.
+pub const QUIC_PORT: u16 = 7_443;
+
+/// The aggregator's state, for as long as one runs.
+pub type Probe = Arc<Mutex<Option<Arc<State>>>>;
+
+fn settings(
+    keys: &'static [lens_service::config::Key],
+    identity: &IdentityFiles,
+    more: &[(&str, String)],
+) -> Result<Settings, String> {
+    let text = |path: &Path| path.display().to_string();
+    let mut flags = vec![
+        ("identity.cert".to_owned(), text(&identity.cert)),
+        ("identity.key".to_owned(), text(&identity.key)),
+        ("identity.ca".to_owned(), text(&identity.ca)),
+    ];
+    flags.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    let sources = Sources { flags, ..Sources::default() };
+    Settings::load(keys, "LENS_WORLD", &sources).map_err(|problems| problems.to_string())
+}
+
+/// The aggregator.
+///
+/// # Errors
+/// Its configuration is not good.
+pub fn aggregator(
+    identity: &IdentityFiles,
+    probe: &Probe,
+) -> Result<impl Fn() -> Program + use<>, String> {
+    let more = [
+        ("quic.listen", format!("0.0.0.0:{QUIC_PORT}")),
+        ("identity.trust_domain", DOMAIN.to_owned()),
+    ];
+    let settings = settings(lens_aggregator::config::KEYS, identity, &more)?;
+    let config = lens_aggregator::config::Config::check(&settings).map_err(|e| e.to_string())?;
+    let probe = Arc::clone(probe);
+    Ok(move || -> Program {
+        let (config, probe) = (config.clone(), Arc::clone(&probe));
+        Box::new(move |env, shutdown| {
+            Box::pin(async move {
+                let windows = Windows::new(config.base, config.lateness);
+                let now = env.now();
+                let state = Arc::new(State::new(env.clone(), config.rules, windows, now));
+                *probe.lock() = Some(Arc::clone(&state));
+                let ingest = Arc::new(Ingest::new(state));
+                let listener = Listener::open(
+                    config.quic_listen,
+                    &config.identity,
+                    config.trust_domain,
+                    ingest,
+                );
+                if let Ok(listener) = listener {
+                    listener.run(shutdown).await;
+                }
+            })
+        })
+    })
+}
+
+/// An agent of that name, for the segments in a directory.
+///
+/// # Errors
+/// Its configuration is not good.
+pub fn agent(
+    identity: &IdentityFiles,
+    segments: &Path,
+) -> Result<impl Fn() -> Program + use<>, String> {
+    let more = [
+        ("segments.dir", segments.display().to_string()),
+        ("aggregator.endpoints", format!("{SERVER}:{QUIC_PORT}")),
+    ];
+    let settings = settings(lens_agent::config::KEYS, identity, &more)?;
+    let config = lens_agent::config::Config::check(&settings).map_err(|e| e.to_string())?;
+    let config = Arc::new(config);
+    Ok(move || -> Program {
+        let config = Arc::clone(&config);
+        Box::new(move |env, shutdown| {
+            Box::pin(async move {
+                let Ok(incarnation) = env.incarnation() else { return };
+                let status =
+                    Arc::new(Status::new(env.now(), config.identity.to_string(), incarnation));
+                let spool =
+                    MemorySpool::new(incarnation, config.spool_frames_max, config.spool_bytes_max);
+                let shared = SharedSpool {
+                    spool: Arc::new(Mutex::new(Box::new(spool))),
+                    changed: Arc::default(),
+                };
+                tokio::spawn(lens_agent::link::run(
+                    env.clone(),
+                    Arc::clone(&config),
+                    shared.clone(),
+                    Arc::clone(&status),
+                    shutdown.clone(),
+                ));
+                let mut harvester = Harvester::new(
+                    env.clone(),
+                    config.segments_dir.clone(),
+                    config.identity.agent.as_str(),
+                    &config.zone,
+                    Arc::clone(&status),
+                    shared.clone(),
+                );
+                while !shutdown.is_draining() {
+                    let now = env.now();
+                    let wait = Nanos(config.harvest_interval.0 - now.0 % config.harvest_interval.0);
+                    tokio::time::sleep(wait.into()).await;
+                    let (wall, clock) = (Arc::clone(&env.clock), *status.clock.lock());
+                    let turn = env.blocking(move || {
+                        harvester.scan();
+                        harvester.harvest(wall.now(), clock);
+                        harvester
+                    });
+                    match turn.await {
+                        Ok(back) => harvester = back,
+                        Err(_) => return,
+                    }
+                }
+            })
+        })
+    })
+}
+
+/// What the aggregator answers now; `None` while none runs.
+pub fn answers(probe: &Probe) -> Option<Sums> {
+    let state = probe.lock().clone()?;
+    let windows = state.windows.read();
+    let mut sums = Sums::default();
+    for (key, held) in windows.series() {
+        for host in held.hosts {
+            let host: Host = (*host).clone();
+            let who = (host.agent.to_string(), host.instance.to_string(), key.clone());
+            let mut counts = Counts::new();
+            let selection = Selection { host: Some(host), ..Selection::series(&key) };
+            windows.lifetime(&selection, &mut counts);
+            sums.series.insert(who, counts);
+        }
+    }
+    for (key, counts) in windows.requests_total() {
+        sums.requests.insert(key, (counts.ok, counts.error));
+    }
+    Some(sums)
+}

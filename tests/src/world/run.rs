@@ -1,0 +1,292 @@
+//! Living a plan from beginning to end, and the verdict.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lens_service::planted::PlantedSet;
+use tempfile::TempDir;
+
+use super::certificates::{Certificates, SERVER};
+use super::host::{Host, Shared};
+use super::network::{HostId, Network, Traffic, Weather};
+use super::nodes::SearchNode;
+use super::oracle::Sums;
+use super::plan::{AGENTS_MAX, AGGREGATOR, Fault, Plan, What};
+use super::programs::{self, Probe};
+use super::random::Chance;
+use super::trace::Trace;
+use super::{SECOND, TICK_NANOS};
+
+/// Longest a world may take to agree after everything was healed.
+const CONVERGE_NANOS_MAX: u64 = 120 * SECOND;
+
+/// How long what is equal must stay equal.
+const STILL_NANOS: u64 = 3 * SECOND;
+
+/// What became of a world.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was wrong at the end, a sentence each; none when all was well.
+    pub wrong: Vec<String>,
+    /// Hash of every datagram and every disk change.
+    pub trace: String,
+    /// Events in it.
+    pub events: u64,
+    /// Samples recorded.
+    pub samples: u64,
+    /// What became of the datagrams.
+    pub traffic: Traffic,
+    /// Faults that struck, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Starts of programs beyond the first of each host.
+    pub restarts: u64,
+    /// Virtual time it took to agree after healing, nanoseconds.
+    pub converged_nanos: u64,
+    /// Virtual time in all, nanoseconds.
+    pub lasted_nanos: u64,
+    /// Why programs ended that nobody had asked to, how often.
+    pub ended_by_itself: u64,
+}
+
+/// How a world is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Mistakes switched on.
+    pub planted: PlantedSet,
+    /// Where events are noted.
+    pub trace: Trace,
+}
+
+struct World {
+    plan: Plan,
+    now: u64,
+    hosts: Vec<Host>,
+    nodes: Vec<SearchNode>,
+    segments: Vec<PathBuf>,
+    shared: Shared,
+    oracle: Sums,
+    probe: Probe,
+    recording: bool,
+    /// Ends of faults that last, by time.
+    ends: Vec<(u64, What)>,
+    faults: BTreeMap<&'static str, u64>,
+    _dir: TempDir,
+}
+
+/// The name of the agent of a host.
+pub fn agent_name(host: HostId) -> String {
+    format!("agent-{host}")
+}
+
+thread_local! {
+    static CERTIFICATES: Certificates = {
+        let names: Vec<String> = (1..=AGENTS_MAX + 1).map(agent_name).collect();
+        Certificates::make(&names).expect("a directory for certificates")
+    };
+}
+
+/// Lives a plan.
+///
+/// # Errors
+/// The machine the simulation itself runs on refused something, as the text says.
+pub fn run(plan: &Plan, options: &Options) -> Result<Outcome, String> {
+    let mut world = World::new(plan, options)?;
+    world.until(plan.heal_at)?;
+    world.heal();
+    let (mut wrong, converged_nanos) = world.converge()?;
+    if wrong.is_empty() {
+        wrong = world.stays_equal()?;
+    }
+    Ok(world.outcome(wrong, converged_nanos))
+}
+
+impl World {
+    fn new(plan: &Plan, options: &Options) -> Result<Self, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let chance = Chance::new(plan.seed);
+        // In memory where there is such a place: segments are mapped files.
+        let shm = std::path::Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let dir = dir.map_err(failed)?;
+        let trace = options.trace.clone();
+        let shared = Shared {
+            network: Network::new(plan.agents + 2, &chance, trace.clone()),
+            trace,
+            stalls_per_mille: plan.stalls_per_mille,
+            planted: options.planted,
+        };
+        let probe = Probe::default();
+        let (mut hosts, mut segments) = (Vec::new(), vec![dir.path().to_owned()]);
+        CERTIFICATES.with(|certificates| {
+            let aggregator = programs::aggregator(&certificates.of(SERVER), &probe)?;
+            hosts.push(Host::new(AGGREGATOR, &chance, shared.clone(), Box::new(aggregator)));
+            for id in 1..=plan.agents {
+                segments.push(dir.path().join(agent_name(id)));
+                let agent = programs::agent(&certificates.of(&agent_name(id)), &segments[id])?;
+                hosts.push(Host::new(id, &chance, shared.clone(), Box::new(agent)));
+            }
+            Ok::<_, String>(())
+        })?;
+        let node = |(at, host): (usize, &HostId)| {
+            let name = format!("node-{at}");
+            SearchNode::new(agent_name(*host), name.clone(), chance.fork(&name))
+        };
+        Ok(Self {
+            nodes: plan.nodes.iter().enumerate().map(node).collect(),
+            plan: plan.clone(),
+            now: 0,
+            hosts,
+            segments,
+            shared,
+            oracle: Sums::default(),
+            probe,
+            recording: true,
+            ends: Vec::new(),
+            faults: BTreeMap::new(),
+            _dir: dir,
+        })
+    }
+
+    /// Lets time pass until `end`, with everything the plan has until then.
+    fn until(&mut self, end: u64) -> Result<(), String> {
+        while self.now < end {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        let until = self.now + TICK_NANOS;
+        if self.recording {
+            while let Some(fault) = self.plan.faults.first().copied()
+                && fault.at < until
+            {
+                self.plan.faults.remove(0);
+                self.strike(&fault);
+            }
+            let (over, last): (Vec<_>, Vec<_>) = self.ends.drain(..).partition(|end| end.0 < until);
+            self.ends = last;
+            over.into_iter().for_each(|(_, what)| self.mend(what));
+        }
+        for (node, host) in self.nodes.iter_mut().zip(&self.plan.nodes) {
+            if node.start_at.is_some_and(|at| at <= self.now) {
+                node.start(&self.segments[*host], self.hosts[*host].skew.wall(self.now))?;
+            }
+            if self.recording {
+                node.record(&mut self.oracle);
+            }
+        }
+        for host in &mut self.hosts {
+            host.turn(self.now, until).map_err(|error| error.to_string())?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    fn strike(&mut self, fault: &Fault) {
+        *self.faults.entry(fault.what.kind()).or_default() += 1;
+        let now = self.now;
+        match fault.what {
+            What::Weather { from, to, weather, lasts } => {
+                self.shared.network.set_weather(from, to, weather);
+                self.ends.push((now + lasts, fault.what));
+            }
+            What::Partition { from, to, both, lasts } => {
+                self.shared.network.set_cut(from, to, true);
+                if both {
+                    self.shared.network.set_cut(to, from, true);
+                }
+                self.ends.push((now + lasts, fault.what));
+            }
+            What::Crash { host, polls, power, down } => {
+                self.hosts[host].crash(now, polls, power, down);
+            }
+            What::Strike { host, operations, power, down } => {
+                self.hosts[host].strike(operations, power, down);
+            }
+            What::Stop { host, down } => self.hosts[host].stop(now, down),
+            What::CrashNode { node, down } => {
+                self.nodes[node].kill();
+                self.nodes[node].start_at = Some(now + down);
+            }
+            What::DiskFull { host, lasts } => {
+                let disk = &self.hosts[host].disk;
+                disk.set_capacity(disk.used());
+                self.ends.push((now + lasts, fault.what));
+            }
+            What::SyncFails { host, nth } => self.hosts[host].disk.fail_sync(nth),
+            What::ClockJumps { host, by_secs } => {
+                self.hosts[host].skew.jump(by_secs * 1_000_000_000);
+            }
+        }
+    }
+
+    fn mend(&mut self, what: What) {
+        match what {
+            What::Weather { from, to, .. } => {
+                self.shared.network.set_weather(from, to, Weather::default());
+            }
+            What::Partition { from, to, both, .. } => {
+                self.shared.network.set_cut(from, to, false);
+                if both {
+                    self.shared.network.set_cut(to, from, false);
+                }
+            }
+            What::DiskFull { host, .. } => self.hosts[host].disk.set_capacity(u64::MAX),
+            _ => {}
+        }
+    }
+
+    /// Nothing is wrong any more, and nothing more is recorded.
+    fn heal(&mut self) {
+        self.recording = false;
+        self.ends.clear();
+        self.shared.network.heal();
+        for host in &mut self.hosts {
+            host.disk.set_capacity(u64::MAX);
+            host.spare();
+        }
+    }
+
+    fn differences(&self) -> Vec<String> {
+        match programs::answers(&self.probe) {
+            Some(merged) => self.oracle.differences(&merged),
+            None => vec!["the aggregator does not answer".into()],
+        }
+    }
+
+    /// Waits until what was recorded is what was merged; what is still wrong, and how long it took.
+    fn converge(&mut self) -> Result<(Vec<String>, u64), String> {
+        let from = self.now;
+        loop {
+            self.until(self.now + SECOND / 2)?;
+            let wrong = self.differences();
+            if wrong.is_empty() || self.now - from >= CONVERGE_NANOS_MAX {
+                return Ok((wrong, self.now - from));
+            }
+        }
+    }
+
+    /// Holds that nothing changes any more, not even by a restart of the aggregator.
+    fn stays_equal(&mut self) -> Result<Vec<String>, String> {
+        self.until(self.now + STILL_NANOS)?;
+        Ok(self.differences())
+    }
+
+    fn outcome(self, wrong: Vec<String>, converged_nanos: u64) -> Outcome {
+        let (trace, events) = self.shared.trace.hash();
+        Outcome {
+            wrong,
+            trace,
+            events,
+            samples: self.oracle.samples(),
+            traffic: self.shared.network.traffic(),
+            faults: self.faults,
+            restarts: self.hosts.iter().map(|host| host.lives.saturating_sub(1)).sum(),
+            converged_nanos,
+            lasted_nanos: self.now,
+            ended_by_itself: self.hosts.iter().map(|host| host.ended_by_itself).sum(),
+        }
+    }
+}
