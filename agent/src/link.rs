@@ -151,6 +151,7 @@ pub async fn run(
         status.link.lock().last_error = Some(ended.to_string());
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = drained.wait() => {
                 if shared.spool.lock().level().frames == 0 {
@@ -376,7 +377,15 @@ impl Link {
             if drained.is_draining() && level.frames == 0 {
                 return self.close(&mut out).await;
             }
+            // The rare first, so that none starves; in one order, so that a simulation repeats.
             tokio::select! {
+                biased;
+                () = drained.wait(), if !drained.is_draining() => {}
+                _ = pings.tick() => {
+                    out.clear();
+                    session.ping(env.now(), &mut out);
+                    self.write(&out, status).await?;
+                }
                 chunk = self.receive.read_chunk(64 << 10, true) => {
                     let chunk = chunk.map_err(|error| match &error {
                         ReadError::ConnectionLost(ConnectionError::ApplicationClosed(closed))
@@ -401,14 +410,8 @@ impl Link {
                         }
                     }
                 }
-                _ = pings.tick() => {
-                    out.clear();
-                    session.ping(env.now(), &mut out);
-                    self.write(&out, status).await?;
-                }
                 () = shared.changed.notified() => {}
                 () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
-                () = drained.wait(), if !drained.is_draining() => {}
             }
         }
     }

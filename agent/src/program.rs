@@ -155,6 +155,7 @@ async fn harvest_until(
         let now = env.now();
         let wait = Nanos(config.harvest_interval.0 - now.0 % config.harvest_interval.0);
         let last = tokio::select! {
+            biased;
             () = tokio::time::sleep(wait.into()) => false,
             () = shutdown.wait() => true,
         };

@@ -193,8 +193,9 @@ impl Listener {
         let handshakes = Arc::new(AtomicU64::new(0));
         loop {
             let incoming = tokio::select! {
-                incoming = self.endpoint.accept() => incoming,
+                biased;
                 () = shutdown.wait() => break,
+                incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
             let counters = &self.ingest.state.counters;
@@ -398,11 +399,12 @@ impl Taken {
                 return Ok(());
             }
             let chunk = tokio::select! {
-                chunk = receive.read_chunk(usize::MAX, true) => chunk,
+                biased;
                 () = shutdown.wait() => {
                     let code = RefuseCode::ShuttingDown;
                     return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
                 }
+                chunk = receive.read_chunk(usize::MAX, true) => chunk,
             };
             match chunk.map_err(ConnectionEnd::lost)? {
                 Some(chunk) => pending = chunk.bytes,
