@@ -180,6 +180,12 @@ impl Host {
         }
     }
 
+    /// Gives it an empty disk.
+    pub fn replace_disk(&mut self) {
+        drop(self.running.take());
+        self.disk.wipe();
+    }
+
     fn bury(&mut self, now: u64) {
         drop(self.running.take());
         if self.power {

@@ -11,13 +11,18 @@ mod disk;
 pub mod host;
 pub mod life;
 pub mod machine;
+pub mod matrix;
 pub mod network;
 pub mod nodes;
 pub mod oracle;
+mod panics;
 pub mod plan;
 pub mod programs;
 pub mod random;
+pub mod report;
+mod rogue;
 pub mod run;
+pub mod shrink;
 mod socket;
 pub mod trace;
 

@@ -20,47 +20,79 @@ pub struct Sums {
     pub requests: BTreeMap<(Slice, Arm), Outcomes>,
 }
 
+/// How what was merged differs from what was recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Differences {
+    /// A sentence for each; none when they are equal bucket by bucket.
+    pub told: Vec<String>,
+    /// Something was merged that was not recorded: no waiting makes it good.
+    pub too_much: bool,
+}
+
+impl Differences {
+    /// Nobody answers.
+    pub fn unanswered() -> Self {
+        Self { told: vec!["the aggregator does not answer".into()], too_much: false }
+    }
+
+    fn tell(&mut self, too_much: bool, what: String) {
+        self.too_much |= too_much;
+        self.told.push(what);
+    }
+}
+
 impl Sums {
     /// Samples over all series.
     pub fn samples(&self) -> u64 {
         self.series.values().map(Counts::total).sum()
     }
 
-    /// How `merged` differs from these recorded sums, a sentence for each difference; none when
-    /// they are equal bucket by bucket.
-    pub fn differences(&self, merged: &Self) -> Vec<String> {
-        let mut told = Vec::new();
+    /// How `merged` differs from these recorded sums.
+    pub fn differences(&self, merged: &Self) -> Differences {
+        let mut found = Differences::default();
         let empty = Counts::new();
         for (who, recorded) in &self.series {
             let answer = merged.series.get(who).unwrap_or(&empty);
             if recorded.slots() != answer.slots() {
+                let more = |(merged, recorded): (&u64, &u64)| merged > recorded;
+                let too_much = answer.slots().iter().zip(recorded.slots()).any(more);
                 let (agent, instance, key) = who;
                 let (recorded, answer) = (recorded.total(), answer.total());
-                told.push(format!(
-                    "{agent}/{instance} {key}: recorded {recorded}, merged {answer}"
-                ));
+                let what =
+                    format!("{agent}/{instance} {key}: recorded {recorded}, merged {answer}");
+                found.tell(too_much, what);
             }
         }
-        for ((agent, instance, key), answer) in &merged.series {
-            let who = (agent.clone(), instance.clone(), key.clone());
-            if answer.total() > 0 && !self.series.contains_key(&who) {
-                let answer = answer.total();
-                told.push(format!("{agent}/{instance} {key}: recorded by nobody, merged {answer}"));
+        for (who, answer) in &merged.series {
+            if answer.total() > 0 && !self.series.contains_key(who) {
+                let ((agent, instance, key), answer) = (who, answer.total());
+                let what = format!("{agent}/{instance} {key}: recorded by nobody, merged {answer}");
+                found.tell(true, what);
             }
         }
+        self.request_differences(merged, &mut found);
+        found
+    }
+
+    fn request_differences(&self, merged: &Self, found: &mut Differences) {
         let nothing = (0, 0);
-        for (key, recorded) in &self.requests {
+        for (key, made) in &self.requests {
             let answer = merged.requests.get(key).unwrap_or(&nothing);
-            if recorded != answer {
+            if made != answer {
                 let (slice, arm) = key;
-                told.push(format!("requests {slice} {arm}: made {recorded:?}, merged {answer:?}"));
+                let too_much = answer.0 > made.0 || answer.1 > made.1;
+                let what = format!("requests {slice} {arm}: made {made:?}, merged {answer:?}");
+                found.tell(too_much, what);
             }
         }
-        for ((slice, arm), answer) in &merged.requests {
-            if *answer != nothing && !self.requests.contains_key(&(slice.clone(), *arm)) {
-                told.push(format!("requests {slice} {arm}: made by nobody, merged {answer:?}"));
+        for (key, answer) in &merged.requests {
+            if *answer != nothing && !self.requests.contains_key(key) {
+                let (slice, arm) = key;
+                found.tell(
+                    true,
+                    format!("requests {slice} {arm}: made by nobody, merged {answer:?}"),
+                );
             }
         }
-        told
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lens_service::planted::PlantedSet;
 use tempfile::TempDir;
@@ -11,15 +11,17 @@ use super::certificates::{Certificates, SERVER};
 use super::host::{Host, Shared};
 use super::network::{HostId, Network, Traffic, Weather};
 use super::nodes::SearchNode;
-use super::oracle::Sums;
+use super::oracle::{Differences, Sums};
+use super::panics;
 use super::plan::{AGENTS_MAX, AGGREGATOR, Fault, Plan, What};
 use super::programs::{self, Probe};
 use super::random::Chance;
+use super::rogue::{Attempts, rogue};
 use super::trace::Trace;
 use super::{SECOND, TICK_NANOS};
 
 /// Longest a world may take to agree after everything was healed.
-const CONVERGE_NANOS_MAX: u64 = 120 * SECOND;
+const AGREE_NANOS_MAX: u64 = 120 * SECOND;
 
 /// How long what is equal must stay equal.
 const STILL_NANOS: u64 = 3 * SECOND;
@@ -45,8 +47,10 @@ pub struct Outcome {
     pub converged_nanos: u64,
     /// Virtual time in all, nanoseconds.
     pub lasted_nanos: u64,
-    /// Why programs ended that nobody had asked to, how often.
+    /// Programs that ended though nobody had asked them to.
     pub ended_by_itself: u64,
+    /// Claims of the rogue that reached the aggregator.
+    pub claims: u64,
 }
 
 /// How a world is run.
@@ -58,6 +62,13 @@ pub struct Options {
     pub trace: Trace,
 }
 
+impl Options {
+    /// The same, with nothing noted yet.
+    pub fn afresh(&self) -> Self {
+        Self { planted: self.planted, trace: Trace::default() }
+    }
+}
+
 struct World {
     plan: Plan,
     now: u64,
@@ -67,7 +78,11 @@ struct World {
     shared: Shared,
     oracle: Sums,
     probe: Probe,
+    /// Nodes record.
     recording: bool,
+    /// Faults of the plan strike.
+    faulty: bool,
+    claims: Attempts,
     /// Ends of faults that last, by time.
     ends: Vec<(u64, What)>,
     faults: BTreeMap<&'static str, u64>,
@@ -91,14 +106,12 @@ thread_local! {
 /// # Errors
 /// The machine the simulation itself runs on refused something, as the text says.
 pub fn run(plan: &Plan, options: &Options) -> Result<Outcome, String> {
-    let mut world = World::new(plan, options)?;
-    world.until(plan.heal_at)?;
-    world.heal();
-    let (mut wrong, converged_nanos) = world.converge()?;
-    if wrong.is_empty() {
-        wrong = world.stays_equal()?;
-    }
-    Ok(world.outcome(wrong, converged_nanos))
+    panics::watch();
+    let outcome = World::new(plan, options).and_then(World::live);
+    let panics = panics::caught();
+    let mut outcome = outcome?;
+    outcome.wrong.extend(panics);
+    Ok(outcome)
 }
 
 impl World {
@@ -116,7 +129,7 @@ impl World {
             stalls_per_mille: plan.stalls_per_mille,
             planted: options.planted,
         };
-        let probe = Probe::default();
+        let (probe, claims) = (Probe::default(), Attempts::default());
         let (mut hosts, mut segments) = (Vec::new(), vec![dir.path().to_owned()]);
         CERTIFICATES.with(|certificates| {
             let aggregator = programs::aggregator(&certificates.of(SERVER), &probe)?;
@@ -126,6 +139,10 @@ impl World {
                 let agent = programs::agent(&certificates.of(&agent_name(id)), &segments[id])?;
                 hosts.push(Host::new(id, &chance, shared.clone(), Box::new(agent)));
             }
+            let (id, chance) = (plan.agents + 1, &chance);
+            let identity = certificates.of(&agent_name(id));
+            let rogue = rogue(identity, plan.agents, chance.fork("rogue"), &claims);
+            hosts.push(Host::new(id, chance, shared.clone(), Box::new(rogue)));
             Ok::<_, String>(())
         })?;
         let node = |(at, host): (usize, &HostId)| {
@@ -142,6 +159,8 @@ impl World {
             oracle: Sums::default(),
             probe,
             recording: true,
+            faulty: true,
+            claims,
             ends: Vec::new(),
             faults: BTreeMap::new(),
             _dir: dir,
@@ -158,7 +177,7 @@ impl World {
 
     fn tick(&mut self) -> Result<(), String> {
         let until = self.now + TICK_NANOS;
-        if self.recording {
+        if self.faulty {
             while let Some(fault) = self.plan.faults.first().copied()
                 && fault.at < until
             {
@@ -238,9 +257,24 @@ impl World {
         }
     }
 
+    fn live(mut self) -> Result<Outcome, String> {
+        self.until(self.plan.heal_at)?;
+        self.heal();
+        let (mut wrong, took) = self.agree()?;
+        if wrong.is_empty() {
+            wrong = self.stay_equal()?;
+        }
+        if wrong.is_empty()
+            && let Some(host) = self.plan.replaced
+        {
+            wrong = self.replace(host)?;
+        }
+        Ok(self.outcome(wrong, took))
+    }
+
     /// Nothing is wrong any more, and nothing more is recorded.
     fn heal(&mut self) {
-        self.recording = false;
+        (self.recording, self.faulty) = (false, false);
         self.ends.clear();
         self.shared.network.heal();
         for host in &mut self.hosts {
@@ -249,29 +283,59 @@ impl World {
         }
     }
 
-    fn differences(&self) -> Vec<String> {
+    fn differences(&self) -> Differences {
         match programs::answers(&self.probe) {
             Some(merged) => self.oracle.differences(&merged),
-            None => vec!["the aggregator does not answer".into()],
+            None => Differences::unanswered(),
         }
     }
 
     /// Waits until what was recorded is what was merged; what is still wrong, and how long it took.
-    fn converge(&mut self) -> Result<(Vec<String>, u64), String> {
+    fn agree(&mut self) -> Result<(Vec<String>, u64), String> {
         let from = self.now;
         loop {
             self.until(self.now + SECOND / 2)?;
             let wrong = self.differences();
-            if wrong.is_empty() || self.now - from >= CONVERGE_NANOS_MAX {
-                return Ok((wrong, self.now - from));
+            // Nothing more is recorded: what is too much already stays so.
+            let late = wrong.too_much || self.now - from >= AGREE_NANOS_MAX;
+            if wrong.told.is_empty() || late {
+                return Ok((wrong.told, self.now - from));
             }
         }
     }
 
-    /// Holds that nothing changes any more, not even by a restart of the aggregator.
-    fn stays_equal(&mut self) -> Result<Vec<String>, String> {
+    /// Holds that nothing changes any more, not even when the aggregator starts anew from its disk.
+    fn stay_equal(&mut self) -> Result<Vec<String>, String> {
         self.until(self.now + STILL_NANOS)?;
-        Ok(self.differences())
+        let wrong = self.differences();
+        if !wrong.told.is_empty() {
+            return Ok(wrong.told);
+        }
+        let now = self.now;
+        self.hosts[AGGREGATOR].crash(now, 0, true, SECOND / 10);
+        let (wrong, _) = self.agree()?;
+        self.until(self.now + STILL_NANOS)?;
+        Ok(if wrong.is_empty() { self.differences().told } else { wrong })
+    }
+
+    /// A host is replaced: drained and stopped, then started with an empty disk and fresh nodes.
+    fn replace(&mut self, host: HostId) -> Result<Vec<String>, String> {
+        let of_host: Vec<usize> =
+            (0..self.nodes.len()).filter(|at| self.plan.nodes[*at] == host).collect();
+        of_host.iter().for_each(|node| self.nodes[*node].kill());
+        // The agent reads what dead nodes left and removes it.
+        self.until(self.now + 5 * SECOND)?;
+        let now = self.now;
+        self.hosts[host].stop(now, 30 * SECOND);
+        self.until(self.now + 15 * SECOND)?;
+        self.hosts[host].replace_disk();
+        std::fs::remove_dir_all(&self.segments[host]).map_err(|error| error.to_string())?;
+        self.hosts[host].start_at = Some(self.now);
+        of_host.iter().for_each(|node| self.nodes[*node].start_at = Some(now));
+        self.recording = true;
+        self.until(self.now + 3 * SECOND)?;
+        self.recording = false;
+        Ok(self.agree()?.0)
     }
 
     fn outcome(self, wrong: Vec<String>, converged_nanos: u64) -> Outcome {
@@ -286,6 +350,7 @@ impl World {
             restarts: self.hosts.iter().map(|host| host.lives.saturating_sub(1)).sum(),
             converged_nanos,
             lasted_nanos: self.now,
+            claims: self.claims.load(Ordering::Relaxed),
             ended_by_itself: self.hosts.iter().map(|host| host.ended_by_itself).sum(),
         }
     }

@@ -21,7 +21,7 @@ const UNREAD_MAX: usize = 4_096;
 
 /// One open socket.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     address: SocketAddr,
     network: Network,
     life: Arc<Life>,
