@@ -1,36 +1,47 @@
-//! What becomes of each frame an agent sends: merged once, whatever happens to the connection.
+//! What becomes of each frame an agent sends: checked, written out in full and handed on once.
 //!
-//! A delta is named by (agent, incarnation, sequence). The [`Ledger`] holds the last sequence of
-//! each incarnation under the same lock as the merge, so two connections of one agent cannot both
-//! merge a delta, and a repeated one changes nothing. Each delta ends in exactly one of accepted,
-//! duplicate, late or refused; a refused one ends its connection and will be sent again.
-//! In this version "durable" means merged in memory: a restarted aggregator starts from nothing.
+//! A delta is named by (agent, incarnation, sequence). A [`Stream`] is one connection's names and
+//! numbers: it refuses what leaves a number out, passes over what it had before, and makes a
+//! self-contained [`Record`] of the rest. The worker behind the queue merges each record once,
+//! whatever happens to connections, and [`Ingest`] tells connections how far their life is durable:
+//! only that is ever acknowledged.
+//! Bound: [`QUEUE_BYTES_MAX`] bytes and [`QUEUE_RECORDS_MAX`] records wait at once; a connection
+//! that has more waits with them unread.
 //! Refusal: no socket and no clock here; `now` is an argument.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use lens_model::limits::{EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX};
-use lens_model::{AgentName, Incarnation, Nanos, Sequence, SeriesKey, Slice, UnixNanos};
+use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, UnixNanos};
+use lens_service::planted::Planted;
 use lens_wire::{DeltaRef, Dict, DictionaryError, PeerDictionary};
 use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use crate::log::Record;
+use crate::log::record::{Body, Gauge, Histogram, RECORD_BYTES_MAX, Requests};
 use crate::state::{Counters, State};
-use crate::window::{Host, Merged, RequestCounts, SeriesHandle, Windows};
 
-/// Incarnations remembered per agent; an agent makes a new one per start.
-const INCARNATIONS_PER_AGENT_MAX: usize = 1_024;
+/// Bytes of records on the way to the store.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// How a delta ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Records on the way to the store.
+pub const QUEUE_RECORDS_MAX: usize = 4_096;
+
+/// What one permit of the queue's budget stands for, bytes.
+const PERMIT_BYTES: usize = 1 << 10;
+
+/// A life of an agent.
+pub type Life = (AgentName, Incarnation);
+
+/// What a connection made of a delta.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Merged into an open slot.
-    Accepted,
-    /// Seen before; nothing changed.
+    /// It is to be merged.
+    New(Box<Record>),
+    /// It came before; nothing changes.
     Duplicate,
-    /// Merged, correcting a slot that had been sealed or older than the ring.
-    Late,
 }
 
 /// Why a frame was refused; the connection ends with it.
@@ -48,130 +59,134 @@ pub enum IngestError {
     /// Names are wrong or too many.
     #[error(transparent)]
     Dictionary(#[from] DictionaryError),
+    /// Written out in full it is larger than the log takes.
+    #[error("written out in full the delta has {0} bytes, more than {RECORD_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Nobody takes records any more.
+    #[error("shutting down")]
+    Closed,
 }
 
-/// The last merged sequence of every known incarnation.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    agents: HashMap<AgentName, Lives>,
+/// How far a life is, as its connection is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last delta that is durable.
+    pub acked: Sequence,
+    /// Why the connection has to end, if it has to.
+    pub end: Option<String>,
 }
 
-#[derive(Debug, Default)]
-struct Lives {
-    acked: HashMap<Incarnation, Sequence>,
-    order: VecDeque<Incarnation>,
+/// A record on its way to the store.
+#[derive(Debug)]
+pub struct Submission {
+    /// Whose it is.
+    pub life: Life,
+    /// Its number; 0 for a goodbye.
+    pub sequence: Sequence,
+    /// The record.
+    pub bytes: Vec<u8>,
+    /// Its part of the budget, given back when the record is durable or given up.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Ledger {
-    /// The last merged sequence of an incarnation; 0 for one not seen before.
-    pub fn acked(&self, agent: &AgentName, incarnation: Incarnation) -> Sequence {
-        let lives = self.agents.get(agent);
-        lives.and_then(|lives| lives.acked.get(&incarnation)).copied().unwrap_or_default()
-    }
-
-    fn advance(&mut self, agent: &AgentName, incarnation: Incarnation, to: Sequence) {
-        let lives = self.agents.entry(agent.clone()).or_default();
-        if lives.acked.insert(incarnation, to).is_none() {
-            lives.order.push_back(incarnation);
-            if lives.order.len() > INCARNATIONS_PER_AGENT_MAX
-                && let Some(oldest) = lives.order.pop_front()
-            {
-                lives.acked.remove(&oldest);
-            }
-        }
-    }
-}
-
-/// Takes frames of all agents into one state.
+/// Takes records of all agents to one worker, and tells each agent's connection how far it came.
 #[derive(Debug)]
 pub struct Ingest {
     /// The state merged into.
     pub state: Arc<State>,
-    ledger: Mutex<Ledger>,
-    slices: Mutex<HashSet<Slice>>,
+    queue: mpsc::Sender<Submission>,
+    budget: Arc<Semaphore>,
+    lives: Mutex<HashMap<Life, watch::Sender<Progress>>>,
 }
 
 impl Ingest {
-    /// An ingest with nothing merged yet.
-    pub fn new(state: Arc<State>) -> Self {
-        let slices = state.rules.slices_known.iter().cloned().collect();
-        Self { state, ledger: Mutex::new(Ledger::default()), slices: Mutex::new(slices) }
+    /// An ingest and the queue its records come out of.
+    pub fn new(state: Arc<State>) -> (Arc<Self>, mpsc::Receiver<Submission>) {
+        let (queue, records) = mpsc::channel(QUEUE_RECORDS_MAX);
+        let budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
+        (Arc::new(Self { state, queue, budget, lives: Mutex::default() }), records)
     }
 
-    /// Where an incarnation resumes: the last sequence merged of it.
-    pub fn acked(&self, agent: &AgentName, incarnation: Incarnation) -> Sequence {
-        self.ledger.lock().acked(agent, incarnation)
+    /// Follows a life from now on.
+    pub fn follow(&self, life: &Life) -> watch::Receiver<Progress> {
+        let mut lives = self.lives.lock();
+        let sender = lives.entry(life.clone()).or_default();
+        sender.send_modify(|progress| progress.end = None);
+        sender.subscribe()
     }
 
-    /// Whether a slice is known or may still be taken on.
-    fn admits(&self, slice: &Slice) -> bool {
-        let mut slices = self.slices.lock();
-        if slices.contains(slice) {
-            return true;
+    /// Forgets a life that nobody follows any more.
+    pub fn unfollow(&self, life: &Life) {
+        let mut lives = self.lives.lock();
+        if lives.get(life).is_some_and(|sender| sender.receiver_count() == 0) {
+            lives.remove(life);
         }
-        let automatic = slices.len() - self.state.rules.slices_known.len().min(slices.len());
-        if automatic >= self.state.rules.slices_automatic_max {
-            return false;
+    }
+
+    /// Hands a record on, when there is room. Cancel safe: it is handed on or not.
+    ///
+    /// # Errors
+    /// [`IngestError::TooLarge`], or [`IngestError::Closed`] when nobody takes records any more.
+    pub async fn submit(&self, record: &Record) -> Result<(), IngestError> {
+        let bytes = record.encode();
+        if bytes.len() > RECORD_BYTES_MAX {
+            return Err(IngestError::TooLarge(bytes.len()));
         }
-        slices.insert(slice.clone());
-        drop(slices);
-        self.state.tell(
-            "slice",
-            slice.to_string(),
-            format!("slice {slice} seen for the first time"),
-        );
-        true
+        let permits = u32::try_from(bytes.len().div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(permits).await;
+        let permit = permit.map_err(|_| IngestError::Closed)?;
+        let life = (record.identity.agent.clone(), record.incarnation);
+        let sequence = if record.body.is_some() { record.sequence } else { Sequence(0) };
+        let submission = Submission { life, sequence, bytes, _permit: permit };
+        self.queue.send(submission).await.map_err(|_| IngestError::Closed)
+    }
+
+    /// Tells a life how far it is durable.
+    pub fn acknowledge(&self, life: &Life, acked: Sequence) {
+        if let Some(sender) = self.lives.lock().get(life) {
+            sender.send_if_modified(|progress| {
+                let further = acked > progress.acked;
+                progress.acked = progress.acked.max(acked);
+                further
+            });
+        }
+    }
+
+    /// Ends the connection of a life, which then resumes from what is durable.
+    pub fn resend(&self, life: &Life) {
+        if let Some(sender) = self.lives.lock().get(life) {
+            let text = "a delta was lost on its way to the store: send again what is not durable";
+            sender.send_modify(|progress| progress.end = Some(text.into()));
+        }
+    }
+
+    /// Ends every connection.
+    pub fn fail(&self, reason: &str) {
+        for sender in self.lives.lock().values() {
+            sender.send_modify(|progress| progress.end = Some(reason.to_owned()));
+        }
     }
 }
 
-/// Where the samples of a series id go.
-#[derive(Debug)]
-enum Place {
-    /// Nowhere: its slice or host is one too many.
-    LeftOut,
-    /// Named, but no sample has come yet.
-    Named(Arc<Host>, SeriesKey),
-    /// Held by the windows.
-    Held(SeriesHandle),
-}
-
-impl Place {
-    /// Where to merge, found at the first sample and kept.
-    fn handle(&mut self, windows: &mut Windows) -> Option<SeriesHandle> {
-        match self {
-            Self::LeftOut => None,
-            Self::Held(handle) => Some(*handle),
-            Self::Named(host, key) => {
-                let handle = windows.handle(key, host).ok()?;
-                *self = Self::Held(handle);
-                Some(handle)
-            }
-        }
-    }
-}
-
-/// One connection's names and counts.
+/// One connection's names and numbers.
 #[derive(Debug)]
 pub struct Stream {
-    agent: AgentName,
+    identity: SpiffeId,
     incarnation: Incarnation,
+    received: Sequence,
     dictionary: PeerDictionary,
-    series: Vec<Place>,
-    /// Per instance id: its host, or `None` when it is one too many.
-    hosts: Vec<Option<Arc<Host>>>,
-    refused: BTreeMap<&'static str, u64>,
+    instances: Vec<String>,
 }
 
 impl Stream {
-    /// A fresh connection of an agent in one life.
-    pub fn new(agent: AgentName, incarnation: Incarnation) -> Self {
+    /// A fresh connection of an agent in one life, of which everything up to `acked` is durable.
+    pub fn new(identity: SpiffeId, incarnation: Incarnation, acked: Sequence) -> Self {
         Self {
-            agent,
+            identity,
             incarnation,
+            received: acked,
             dictionary: PeerDictionary::new(),
-            series: Vec::new(),
-            hosts: Vec::new(),
-            refused: BTreeMap::new(),
+            instances: Vec::new(),
         }
     }
 
@@ -179,134 +194,137 @@ impl Stream {
     ///
     /// # Errors
     /// [`IngestError::Dictionary`]; then none was taken on.
-    pub fn dict(&mut self, ingest: &Ingest, dict: Dict) -> Result<(), IngestError> {
+    pub fn dict(&mut self, dict: Dict) -> Result<(), IngestError> {
         let new = self.dictionary.apply(dict)?;
         for id in new.instances {
-            if let Some(instance) = self.dictionary.instance(id.into()) {
-                let host = Host { agent: self.agent.clone(), instance: instance.name.clone() };
-                self.hosts.push(ingest.state.windows.write().host(&host).ok());
-            }
-        }
-        for id in new.series {
-            let entry = self.dictionary.series(id.into()).and_then(|series| {
-                let host = self.hosts.get(usize::from(series.instance))?.as_ref()?;
-                let admitted = ingest.admits(&series.key.slice);
-                admitted.then(|| Place::Named(Arc::clone(host), series.key.clone()))
-            });
-            self.series.push(entry.unwrap_or(Place::LeftOut));
+            let instance = self.dictionary.instance(id.into());
+            self.instances.extend(instance.map(|instance| instance.name.to_string()));
         }
         Ok(())
     }
 
     /// Whose connection it is.
     pub const fn agent(&self) -> &AgentName {
-        &self.agent
+        &self.identity.agent
+    }
+
+    /// The life it speaks for.
+    pub fn life(&self) -> Life {
+        (self.identity.agent.clone(), self.incarnation)
+    }
+
+    /// Everything up to this was received here or was durable before.
+    pub const fn received(&self) -> Sequence {
+        self.received
     }
 
     /// Names of the instances this connection reports for.
     pub fn instances(&self) -> Vec<String> {
-        self.hosts.iter().flatten().map(|host| host.instance.to_string()).collect()
+        self.instances.clone()
     }
 
-    /// Samples left out so far, by reason.
-    pub const fn refused(&self) -> &BTreeMap<&'static str, u64> {
-        &self.refused
-    }
-
-    /// Merges a delta, or finds that it was merged before.
+    /// Makes a record of a delta, or finds that it came before.
     ///
     /// # Errors
-    /// [`IngestError`]; then nothing of it was merged.
+    /// [`IngestError`]; then nothing becomes of it.
     pub fn delta(
         &mut self,
-        ingest: &Ingest,
+        state: &State,
         delta: &DeltaRef<'_>,
         now: UnixNanos,
     ) -> Result<Outcome, IngestError> {
         self.dictionary.covers(delta)?;
-        let head = delta.head();
-        let counters = &ingest.state.counters;
-        let mut ledger = ingest.ledger.lock();
-        let acked = ledger.acked(&self.agent, self.incarnation);
-        if head.sequence <= acked {
-            Counters::add(&counters.deltas_duplicate_total, 1);
+        let (got, due) = (delta.head().sequence, self.received.next());
+        if got < due && !state.env.planted(Planted::NoDedup) {
+            Counters::add(&state.counters.deltas_duplicate_total, 1);
             return Ok(Outcome::Duplicate);
         }
-        if head.sequence != acked.next() {
-            return Err(IngestError::Gap { got: head.sequence, due: acked.next() });
+        if got > due && !state.env.planted(Planted::GapAccepted) {
+            return Err(IngestError::Gap { got, due });
         }
-        let late = self.merge(ingest, delta, now);
-        ledger.advance(&self.agent, self.incarnation, head.sequence);
-        drop(ledger);
-        Counters::add(&counters.deltas_accepted_total, 1);
-        Counters::add(&counters.deltas_late_total, u64::from(late));
-        Ok(if late { Outcome::Late } else { Outcome::Accepted })
+        self.received = self.received.max(got);
+        Ok(Outcome::New(Box::new(self.record(Some(self.body(delta)), got, now))))
     }
 
-    fn merge(&mut self, ingest: &Ingest, delta: &DeltaRef<'_>, now: UnixNanos) -> bool {
-        let event = self.event_time(delta, now);
-        let (mut late, mut merged) = (false, 0);
-        let mut windows = ingest.state.windows.write();
+    /// The record of a goodbye.
+    pub fn goodbye(&self, now: UnixNanos) -> Record {
+        self.record(None, self.received, now)
+    }
+
+    fn record(&self, body: Option<Body>, sequence: Sequence, received: UnixNanos) -> Record {
+        let (identity, incarnation) = (self.identity.clone(), self.incarnation);
+        Record { identity, incarnation, sequence, received, body }
+    }
+
+    /// The delta with its names in full. Ids are known: [`PeerDictionary::covers`] said so.
+    fn body(&self, delta: &DeltaRef<'_>) -> Body {
+        let head = delta.head();
+        let mut names = Names::default();
+        let mut body = Body {
+            start: head.start,
+            duration: head.duration,
+            clock: head.clock,
+            instances: Vec::new(),
+            slices: Vec::new(),
+            histograms: Vec::new(),
+            requests: Vec::new(),
+            gauges: Vec::new(),
+        };
+        let mut bytes = Vec::new();
         for (id, block) in delta.histograms() {
-            let place = self.series.get_mut(usize::from(id));
-            let handle = place.and_then(|place| place.handle(&mut windows));
-            let how = handle.map(|handle| windows.merge(handle, event, &block, now));
-            match how {
-                Some(Ok(how)) => {
-                    late |= how != Merged::InTime;
-                    merged += block.total();
-                }
-                Some(Err(_)) | None => {
-                    *self
-                        .refused
-                        .entry("samples of slices, hosts or series past the cap")
-                        .or_default() += block.total();
-                }
-            }
-        }
-        let mut left_out = 0;
-        for (id, ok, error) in delta.requests() {
-            let taken = self.dictionary.requests(id).and_then(|requests| {
-                let host = self.hosts.get(usize::from(requests.instance))?.as_ref()?;
-                let (slice, arm, counts) =
-                    (&requests.slice, requests.arm, RequestCounts { ok, error });
-                windows.merge_requests(slice, arm, host, event, counts, now).ok()
+            let Some(series) = self.dictionary.series(id) else { continue };
+            bytes.clear();
+            lens_hist::block::encode(&block.to_sparse(), &mut bytes);
+            body.histograms.push(Histogram {
+                instance: names.instance(series.instance),
+                slice: names.slice(&series.key.slice),
+                stage: series.key.stage,
+                arm: series.key.arm,
+                block: bytes.as_slice().into(),
             });
-            left_out += u64::from(taken.is_none());
+        }
+        for (id, ok, error) in delta.requests() {
+            let Some(requests) = self.dictionary.requests(id) else { continue };
+            let (instance, slice) =
+                (names.instance(requests.instance), names.slice(&requests.slice));
+            body.requests.push(Requests { instance, slice, arm: requests.arm, ok, error });
         }
         for (id, value) in delta.gauges() {
-            let taken = self.dictionary.gauge(id).and_then(|gauge| {
-                let host = self.hosts.get(usize::from(gauge.instance))?.as_ref()?;
-                windows.set_gauge(host, gauge.name.as_str(), value, event).ok()
-            });
-            left_out += u64::from(taken.is_none());
+            let Some(gauge) = self.dictionary.gauge(id) else { continue };
+            let instance = names.instance(gauge.instance);
+            body.gauges.push(Gauge { instance, name: gauge.name.clone(), value });
         }
-        if left_out > 0 {
-            *self.refused.entry("requests or gauges past the cap").or_default() += left_out;
-        }
-        Counters::add(&ingest.state.counters.samples_merged_total, merged);
-        late
-    }
-
-    /// The middle of the delta's interval by the aggregator's clock.
-    ///
-    /// One that lies further ahead of `now` than clocks may differ is taken as now, and counted:
-    /// refusing it would hold up everything behind it for as long as the agent's clock is wrong.
-    fn event_time(&mut self, delta: &DeltaRef<'_>, now: UnixNanos) -> UnixNanos {
-        let head = delta.head();
-        let middle = head.corrected_start().plus(Nanos(head.duration.0 / 2));
-        if middle.since(now) > Nanos::from_secs(EVENT_FUTURE_SECS_MAX) {
-            *self.refused.entry("times ahead of the clock, taken as now").or_default() += 1;
-            return now;
-        }
-        middle
+        let known = names.instances.iter().filter_map(|id| self.dictionary.instance(*id));
+        body.instances = known.cloned().collect();
+        body.slices = names.slices.into_iter().cloned().collect();
+        body
     }
 }
 
-const _: () = {
-    // An agent that restarts every slot of the ring is still told apart from its earlier lives.
-    assert!(INCARNATIONS_PER_AGENT_MAX > WINDOW_SLOTS_MAX);
-};
+/// The names one record uses, each once.
+#[derive(Default)]
+struct Names<'a> {
+    instances: Vec<lens_wire::InstanceId>,
+    instance_at: HashMap<usize, usize>,
+    slices: Vec<&'a lens_model::Slice>,
+    slice_at: HashMap<&'a lens_model::Slice, usize>,
+}
+
+impl<'a> Names<'a> {
+    fn instance(&mut self, id: lens_wire::InstanceId) -> usize {
+        *self.instance_at.entry(usize::from(id)).or_insert_with(|| {
+            self.instances.push(id);
+            self.instances.len() - 1
+        })
+    }
+
+    fn slice(&mut self, slice: &'a lens_model::Slice) -> usize {
+        *self.slice_at.entry(slice).or_insert_with(|| {
+            self.slices.push(slice);
+            self.slices.len() - 1
+        })
+    }
+}
 
 #[cfg(test)]
 mod tests {

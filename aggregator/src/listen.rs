@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens_model::limits::{AGENTS_MAX, CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
-use lens_model::{AgentName, Sequence, SpiffeId, TrustDomain};
+use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, TrustDomain, UnixNanos};
 use lens_service::env::Env;
+use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, TlsError};
 use lens_wire::{
@@ -22,11 +23,15 @@ use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
 use quinn::{TransportConfig, VarInt};
 use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::ingest::{Ingest, IngestError, Outcome, Stream};
+use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
+use crate::log::Record;
 use crate::state::{AgentState, Counters};
+use crate::store::LIVES_MAX;
 
 /// Longest a handshake may take, and longest from it to a valid HELLO.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
@@ -40,6 +45,12 @@ const INCOMING_BYTES_TOTAL_MAX: u64 = 8 << 20;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 const SEND_WINDOW_BYTES: u64 = 64 << 10;
+
+/// How long an agent is asked to stay away from a store that failed, milliseconds.
+const STORAGE_RETRY_MILLIS: u32 = 500;
+
+/// Longest a goodbye waits for what was sent before it to be durable.
+const GOODBYE_MAX: Duration = Duration::from_secs(10);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -71,6 +82,8 @@ enum ConnectionEnd {
     #[error("{text}")]
     Refused { code: RefuseCode, text: String },
     #[error("{0}")]
+    Storage(String),
+    #[error("{0}")]
     Lost(String),
 }
 
@@ -82,11 +95,16 @@ impl ConnectionEnd {
     fn refusal(&self) -> Option<Refuse> {
         let code = match self {
             Self::Frame(_) | Self::Ingest(IngestError::Gap { .. }) => RefuseCode::Protocol,
-            Self::Ingest(IngestError::Dictionary(_)) => RefuseCode::Capacity,
+            Self::Ingest(IngestError::Dictionary(_) | IngestError::TooLarge(_)) => {
+                RefuseCode::Capacity
+            }
+            Self::Ingest(IngestError::Closed) => RefuseCode::ShuttingDown,
             Self::Refused { code, .. } => *code,
+            Self::Storage(_) => RefuseCode::Storage,
             Self::Lost(_) => return None,
         };
-        Some(Refuse { code, retry_after_millis: 0, text: Reason::lossy(&self.to_string()) })
+        let retry_after_millis = if code == RefuseCode::Storage { STORAGE_RETRY_MILLIS } else { 0 };
+        Some(Refuse { code, retry_after_millis, text: Reason::lossy(&self.to_string()) })
     }
 }
 
@@ -191,11 +209,13 @@ impl Listener {
     /// Accepts agents until shutdown, then tells them to come back later.
     pub async fn run(self, shutdown: Shutdown) {
         let handshakes = Arc::new(AtomicU64::new(0));
+        // Dropped with this future: a connection does not outlive its listener.
+        let mut connections = JoinSet::new();
         loop {
             let incoming = tokio::select! {
-                biased;
-                () = shutdown.wait() => break,
                 incoming = self.endpoint.accept() => incoming,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                () = shutdown.wait() => break,
             };
             let Some(incoming) = incoming else { break };
             let counters = &self.ingest.state.counters;
@@ -215,7 +235,7 @@ impl Listener {
             handshakes.fetch_add(1, Ordering::Relaxed);
             let (handshakes, taken) = (Arc::clone(&handshakes), self.share());
             let shutdown = shutdown.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let connection = match incoming.accept() {
                     Ok(connecting) => timeout(HANDSHAKE_MAX, connecting).await,
                     Err(error) => Ok(Err(error)),
@@ -229,6 +249,8 @@ impl Listener {
             });
         }
         self.ingest.state.listening.store(false, Ordering::Relaxed);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        drop(timeout(Duration::from_secs(2), ended).await);
         // Each connection says goodbye itself; what lingers is cut off.
         drop(timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await);
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
@@ -332,7 +354,8 @@ impl Taken {
     /// Checks a HELLO against the certificate it came under.
     fn check(&self, identity: &SpiffeId, hello: &Hello) -> Result<(), ConnectionEnd> {
         let refused = |code, text: String| Err(ConnectionEnd::Refused { code, text });
-        if hello.agent != identity.agent {
+        let believed = self.ingest.state.env.planted(Planted::NoIdentityCheck);
+        if hello.agent != identity.agent && !believed {
             let text =
                 format!("HELLO names agent {}, the certificate {}", hello.agent, identity.agent);
             return refused(RefuseCode::Identity, text);
@@ -369,52 +392,120 @@ impl Taken {
         };
         let (hello, rest) = first.map_err(|_| late())??;
         self.check(identity, &hello)?;
+        // What a record carries is the certificate's name; the one said was held against it.
         let agent = hello.agent.clone();
-        self.replace(&agent, connection);
-        let acked = self.ingest.acked(&agent, hello.incarnation);
+        let identity = SpiffeId { trust_domain: identity.trust_domain.clone(), agent };
+        self.replace(&identity.agent, connection);
+        let life = (identity.agent.clone(), hello.incarnation);
+        let followed = Followed { ingest: Arc::clone(&self.ingest), life: life.clone() };
+        let progress = self.ingest.follow(&life);
+        let acked = self.resumes(&life, &hello).await?;
         let mut out = Vec::new();
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
-        self.entered(identity, &hello, connection.remote_address());
+        self.entered(&identity, &hello, connection.remote_address());
         let mut session = Session {
-            stream: Stream::new(agent, hello.incarnation),
+            stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
-            acked,
+            incarnation: hello.incarnation,
+            progress,
             acked_told: acked,
             bye: false,
+            _followed: followed,
         };
-        let mut pending = rest;
+        self.carry(&mut session, &mut buffer, rest, send, &mut receive, shutdown).await
+    }
+
+    /// The last durable delta of a life.
+    async fn resumes(&self, life: &Life, hello: &Hello) -> Result<Sequence, ConnectionEnd> {
+        let state = &self.ingest.state;
+        let closed = || ConnectionEnd::Storage("the store is not open".into());
+        if let Some(reason) = state.faulted() {
+            return Err(ConnectionEnd::Storage(reason));
+        }
+        if state.env.planted(Planted::NoDedup) || state.env.planted(Planted::DedupByTimeWindow) {
+            // Without a memory of its own it has to believe the agent.
+            return Ok(Sequence(hello.resume.0.saturating_sub(1)));
+        }
+        let history = state.history().ok_or_else(closed)?;
+        let (agent, incarnation) = life.clone();
+        let read = state.env.blocking(move || history.watermark(&agent, incarnation)).await;
+        let found = read.map_err(|_| closed())?;
+        let acked = found.map_err(|error| ConnectionEnd::Storage(error.to_string()))?;
+        acked.ok_or_else(|| ConnectionEnd::Refused {
+            code: RefuseCode::Capacity,
+            text: format!("{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"),
+        })
+    }
+
+    /// Takes frames and acknowledges what is durable until the connection ends.
+    async fn carry(
+        &self,
+        session: &mut Session,
+        buffer: &mut FrameBuffer,
+        rest: bytes::Bytes,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+        shutdown: &Shutdown,
+    ) -> Result<(), ConnectionEnd> {
+        let (mut pending, mut out) = (rest, Vec::new());
+        let goodbye = tokio::time::sleep(GOODBYE_MAX);
+        tokio::pin!(goodbye);
         loop {
             out.clear();
-            self.take(&mut session, &mut buffer, &pending, &mut out)?;
-            if session.acked > session.acked_told || session.bye {
-                let ack = Ack { acked: session.acked, received: session.acked };
-                ack.encode(hello.incarnation, &mut out);
-                session.acked_told = session.acked;
+            let before = session.bye;
+            self.take(session, buffer, &pending, &mut out).await?;
+            pending = bytes::Bytes::new();
+            if session.bye && !before {
+                goodbye.as_mut().reset(tokio::time::Instant::now() + GOODBYE_MAX);
             }
+            self.acknowledge(session, &mut out)?;
             if !out.is_empty() {
                 send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
             }
-            if session.bye {
+            if session.bye && session.acked_told >= session.stream.received() {
                 return Ok(());
             }
-            let chunk = tokio::select! {
-                biased;
+            tokio::select! {
+                chunk = receive.read_chunk(usize::MAX, true) => {
+                    match chunk.map_err(ConnectionEnd::lost)? {
+                        Some(chunk) => pending = chunk.bytes,
+                        None => return Err(ConnectionEnd::Lost("closed by the agent".into())),
+                    }
+                }
+                // Its sender is kept for as long as it is followed.
+                _ = session.progress.changed() => {}
+                () = &mut goodbye, if session.bye => {
+                    return Err(ConnectionEnd::Lost("its goodbye waited too long".into()));
+                }
                 () = shutdown.wait() => {
                     let code = RefuseCode::ShuttingDown;
                     return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
                 }
-                chunk = receive.read_chunk(usize::MAX, true) => chunk,
-            };
-            match chunk.map_err(ConnectionEnd::lost)? {
-                Some(chunk) => pending = chunk.bytes,
-                None => return Err(ConnectionEnd::Lost("closed by the agent".into())),
             }
         }
     }
 
+    /// Says how far the agent's deltas are durable, when that is news.
+    fn acknowledge(&self, session: &mut Session, out: &mut Vec<u8>) -> Result<(), ConnectionEnd> {
+        let progress = session.progress.borrow_and_update().clone();
+        if let Some(reason) = progress.end {
+            return Err(ConnectionEnd::Storage(reason));
+        }
+        let received = session.stream.received();
+        let mut acked = progress.acked.min(received).max(session.acked_told);
+        if self.ingest.state.env.planted(Planted::AckBeforeDurable) {
+            acked = received;
+        }
+        if acked > session.acked_told || (session.bye && acked == received) {
+            Ack { acked, received }.encode(session.incarnation, out);
+            session.acked_told = acked;
+        }
+        Ok(())
+    }
+
     /// Takes every whole frame of `bytes`; answers go to `out`.
-    fn take(
+    async fn take(
         &self,
         session: &mut Session,
         buffer: &mut FrameBuffer,
@@ -425,50 +516,58 @@ impl Taken {
         let received = state.now();
         Counters::add(&state.counters.bytes_total, bytes.len() as u64);
         let mut chunk = bytes;
-        while let Some(frame) = buffer.next_frame(&mut chunk)? {
-            Counters::add(&state.counters.frames_total, 1);
-            match FromAgent::parse(frame, session.phase)? {
-                FromAgent::Dict(dict) => {
-                    session.stream.dict(&self.ingest, dict)?;
-                    self.seen(session, |agent| agent.instances = session.stream.instances());
-                }
-                FromAgent::Delta(delta) => {
-                    let now = state.now();
-                    let outcome = session.stream.delta(&self.ingest, &delta, now)?;
-                    let head = delta.head();
-                    session.acked = session.acked.max(head.sequence);
-                    let end = head.corrected_start().plus(head.duration);
-                    self.seen(session, |agent| {
-                        agent.last_frame = now;
-                        agent.lag_nanos = now.since(end).0;
-                        agent.clock_offset_nanos = head.clock.offset_nanos;
-                        agent.acked = agent.acked.max(session.acked);
-                        match outcome {
-                            Outcome::Duplicate => agent.duplicates += 1,
-                            Outcome::Accepted | Outcome::Late => {
-                                agent.deltas += 1;
-                                agent.samples += delta.samples();
-                                agent.late += u64::from(outcome == Outcome::Late);
-                            }
-                        }
-                        for (reason, count) in session.stream.refused() {
-                            agent.rejected.insert((*reason).to_owned(), *count);
-                        }
-                    });
-                }
-                FromAgent::Ping(ping) => {
-                    let Phase::Open(incarnation) = session.phase else { continue };
-                    ping.answer(received, state.now()).encode(incarnation, out);
-                }
-                FromAgent::Bye(_) => session.bye = true,
-                FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
-                FromAgent::Hello(_) => {
-                    let text = "HELLO came twice".into();
-                    return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
-                }
+        loop {
+            // What is to be waited for leaves the buffer's borrow first.
+            let record = {
+                let Some(frame) = buffer.next_frame(&mut chunk)? else { return Ok(()) };
+                Counters::add(&state.counters.frames_total, 1);
+                self.frame(session, FromAgent::parse(frame, session.phase)?, received, out)?
+            };
+            if let Some(record) = record {
+                self.ingest.submit(&record).await?;
             }
         }
-        Ok(())
+    }
+
+    /// Takes one frame; gives what is to be handed on.
+    fn frame(
+        &self,
+        session: &mut Session,
+        frame: FromAgent<'_>,
+        received: UnixNanos,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Record>, ConnectionEnd> {
+        let state = &self.ingest.state;
+        let now = state.now();
+        match frame {
+            FromAgent::Dict(dict) => {
+                session.stream.dict(dict)?;
+                self.seen(session, |agent| agent.instances = session.stream.instances());
+            }
+            FromAgent::Delta(delta) => {
+                let outcome = session.stream.delta(state, &delta, now)?;
+                self.seen(session, |agent| {
+                    agent.last_frame = now;
+                    agent.duplicates += u64::from(outcome == Outcome::Duplicate);
+                });
+                if let Outcome::New(record) = outcome {
+                    return Ok(Some(*record));
+                }
+            }
+            FromAgent::Ping(ping) => {
+                ping.answer(received, now).encode(session.incarnation, out);
+            }
+            FromAgent::Bye(_) => {
+                session.bye = true;
+                return Ok(Some(session.stream.goodbye(now)));
+            }
+            FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
+            FromAgent::Hello(_) => {
+                let text = "HELLO came twice".into();
+                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+            }
+        }
+        Ok(None)
     }
 
     fn seen(&self, session: &Session, change: impl FnOnce(&mut AgentState)) {
@@ -489,29 +588,15 @@ impl Taken {
         let state = &self.ingest.state;
         let now = state.now();
         let mut agents = state.agents.write();
-        let agent = agents.entry(identity.agent.clone()).or_insert_with(|| AgentState {
-            identity: identity.to_string(),
-            version: String::new(),
-            incarnation: hello.incarnation,
-            address,
-            connected: false,
-            last_frame: now,
-            lag_nanos: 0,
-            clock_offset_nanos: 0,
-            acked: Sequence(0),
-            deltas: 0,
-            duplicates: 0,
-            late: 0,
-            rejected: std::collections::BTreeMap::new(),
-            samples: 0,
-            instances: Vec::new(),
+        let agent = agents.entry(identity.agent.clone()).or_insert_with(|| {
+            AgentState::new(identity.to_string(), hello.incarnation, now)
         });
         if agent.incarnation != hello.incarnation {
             agent.acked = Sequence(0);
         }
         agent.version = hello.software.to_string();
         agent.incarnation = hello.incarnation;
-        (agent.address, agent.connected, agent.last_frame) = (address, true, now);
+        (agent.address, agent.connected, agent.last_frame) = (Some(address), true, now);
         drop(agents);
         info!(agent = %identity.agent, %address, "agent connected");
         let message = format!("agent {} connected from {address}", identity.agent);
@@ -522,9 +607,24 @@ impl Taken {
 struct Session {
     stream: Stream,
     phase: Phase,
-    acked: Sequence,
+    incarnation: Incarnation,
+    progress: watch::Receiver<Progress>,
     acked_told: Sequence,
     bye: bool,
+    // Dropped after the receiver above it.
+    _followed: Followed,
+}
+
+/// A life is followed for as long as this lives.
+struct Followed {
+    ingest: Arc<Ingest>,
+    life: Life,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.ingest.unfollow(&self.life);
+    }
 }
 
 /// The first frame, which must be HELLO, and the bytes that came behind it.

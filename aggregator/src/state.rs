@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
 use crate::window::Windows;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
@@ -67,8 +68,8 @@ pub struct AgentState {
     /// The life its deltas are numbered in.
     #[serde(serialize_with = "as_text")]
     pub incarnation: Incarnation,
-    /// Where it connected from.
-    pub address: SocketAddr,
+    /// Where it connected from, since this aggregator started.
+    pub address: Option<SocketAddr>,
     /// Whether a connection stands now.
     pub connected: bool,
     /// When the last frame came.
@@ -92,6 +93,44 @@ pub struct AgentState {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// Which stretches of time it accounted for.
+    #[serde(skip)]
+    pub coverage: Coverage,
+}
+
+impl AgentState {
+    /// An agent nothing is known of but its identity.
+    pub fn new(identity: String, incarnation: Incarnation, now: UnixNanos) -> Self {
+        Self {
+            identity,
+            version: String::new(),
+            incarnation,
+            address: None,
+            connected: false,
+            last_frame: now,
+            lag_nanos: 0,
+            clock_offset_nanos: 0,
+            acked: Sequence(0),
+            deltas: 0,
+            duplicates: 0,
+            late: 0,
+            rejected: BTreeMap::new(),
+            samples: 0,
+            instances: Vec::new(),
+            coverage: Coverage::default(),
+        }
+    }
+
+    /// Takes over what the store knows.
+    fn know(&mut self, known: &KnownAgent) {
+        self.acked = known.acked;
+        self.deltas = known.deltas;
+        self.late = known.late;
+        self.samples = known.samples;
+        self.clock_offset_nanos = known.clock_offset_nanos;
+        self.lag_nanos = known.lag_nanos;
+        self.coverage = known.coverage.clone();
+    }
 }
 
 fn as_text<T: std::fmt::Display, S: serde::Serializer>(
@@ -163,6 +202,10 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Where questions about more than the last hour are answered, while the store is open.
+    history: RwLock<Option<History>>,
+    /// Why nothing is taken in, while the store is not open.
+    fault: RwLock<Option<String>>,
 }
 
 impl State {
@@ -178,6 +221,86 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            history: RwLock::new(None),
+            fault: RwLock::new(None),
+        }
+    }
+
+    /// What answers questions about more than the last hour, while the store is open.
+    pub fn history(&self) -> Option<History> {
+        self.history.read().clone()
+    }
+
+    /// Why nothing is taken in, while that is so.
+    pub fn faulted(&self) -> Option<String> {
+        self.fault.read().clone()
+    }
+
+    /// Says that the store is closed, and why, or that it is open again.
+    pub(crate) fn fault(&self, reason: Option<String>) {
+        if reason.is_some() {
+            *self.history.write() = None;
+        }
+        *self.fault.write() = reason;
+    }
+
+    /// Makes memory what a store that was just opened has.
+    pub(crate) fn restore(&self, loaded: Loaded, history: History) {
+        let mut agents = self.agents.write();
+        for (name, known) in &loaded.agents {
+            let incarnation = known.life().unwrap_or(Incarnation(0));
+            let agent = agents.entry(name.clone()).or_insert_with(|| {
+                let identity = known.identity.clone();
+                AgentState::new(identity, incarnation, known.last_delta)
+            });
+            agent.know(known);
+            if agent.instances.is_empty() {
+                agent.instances = loaded.windows.instances(name);
+            }
+        }
+        drop(agents);
+        *self.windows.write() = loaded.windows;
+        self.counters.samples_merged_total.store(loaded.samples, Ordering::Relaxed);
+        *self.history.write() = Some(history);
+    }
+
+    /// Takes over what a durable batch changed.
+    pub(crate) fn merged(&self, committed: &Committed, store: &Store) {
+        let now = self.now();
+        {
+            let mut windows = self.windows.write();
+            store.name(&mut windows);
+            committed.merges.iter().for_each(|merge| windows.take(merge, now));
+        }
+        let counters = &self.counters;
+        let late = committed.merges.iter().filter(|merge| merge.late).count() as u64;
+        Counters::add(&counters.deltas_accepted_total, committed.merges.len() as u64);
+        Counters::add(&counters.deltas_duplicate_total, committed.duplicates.len() as u64);
+        Counters::add(&counters.deltas_late_total, late);
+        let samples = committed.merges.iter().map(|merge| merge.samples).sum();
+        Counters::add(&counters.samples_merged_total, samples);
+        let mut agents = self.agents.write();
+        for (name, known) in &committed.agents {
+            if let Some(agent) = agents.get_mut(name) {
+                agent.know(known);
+            }
+        }
+        for (name, _) in &committed.duplicates {
+            if let Some(agent) = agents.get_mut(name) {
+                agent.duplicates += 1;
+            }
+        }
+        for merge in &committed.merges {
+            if let Some(agent) = agents.get_mut(&merge.record.identity.agent) {
+                for (reason, count) in &merge.left_out {
+                    *agent.rejected.entry((*reason).to_owned()).or_default() += count;
+                }
+            }
+        }
+        drop(agents);
+        for slice in &committed.slices {
+            let message = format!("slice {slice} seen for the first time");
+            self.tell("slice", slice.to_string(), message);
         }
     }
 

@@ -21,6 +21,8 @@ use lens_model::limits::{
 use lens_model::{AgentName, Arm, InstanceName, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use thiserror::Error;
 
+use crate::store::Merge;
+
 /// Where samples were recorded: an instance as one agent reports it. Hosts are never mixed in
 /// storage, so that evidence can be weighed per host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,13 +93,13 @@ impl Selection {
         }
     }
 
-    fn admits(&self, key: &SeriesKey) -> bool {
+    pub(crate) fn admits(&self, key: &SeriesKey) -> bool {
         self.slice.as_ref().is_none_or(|slice| *slice == key.slice)
             && self.stage.is_none_or(|stage| stage == key.stage)
             && self.arm.is_none_or(|arm| arm == key.arm)
     }
 
-    fn admits_host(&self, host: &Host) -> bool {
+    pub(crate) fn admits_host(&self, host: &Host) -> bool {
         self.host.as_ref().is_none_or(|wanted| wanted == host)
     }
 }
@@ -142,7 +144,7 @@ pub struct RequestCounts {
 }
 
 impl RequestCounts {
-    fn add(&mut self, other: Self) {
+    pub(crate) const fn add(&mut self, other: Self) {
         self.ok = self.ok.saturating_add(other.ok);
         self.error = self.error.saturating_add(other.error);
     }
@@ -227,6 +229,13 @@ impl HostSeries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesHandle(usize);
 
+impl SeriesHandle {
+    /// The handle of the series that came as the `number`th, from 0.
+    fn of(number: u32) -> Option<Self> {
+        usize::try_from(number).ok().map(Self)
+    }
+}
+
 #[derive(Debug, Default)]
 struct HostRequests {
     slots: BTreeMap<u64, RequestCounts>,
@@ -240,6 +249,8 @@ type ByHost<T> = BTreeMap<Arc<Host>, T>;
 pub struct Windows {
     base: Nanos,
     lateness: Nanos,
+    /// Slots before it are not held even when they are within the hour.
+    floor: u64,
     /// Where each series of each host stands in `held`, from which nothing is ever removed.
     series: HashMap<SeriesKey, ByHost<SeriesHandle>>,
     held: Vec<HostSeries>,
@@ -255,6 +266,7 @@ impl Windows {
         Self {
             base,
             lateness,
+            floor: 0,
             series: HashMap::new(),
             held: Vec::new(),
             requests: HashMap::new(),
@@ -336,6 +348,20 @@ impl Windows {
         now: UnixNanos,
     ) -> Result<Merged, MergeError> {
         self.check_time(event, now)?;
+        Ok(self.add(handle, event, block, now))
+    }
+
+    /// Adds one histogram delta that was admitted before, whatever the clock says now.
+    ///
+    /// # Panics
+    /// As [`Windows::merge`].
+    pub(crate) fn add(
+        &mut self,
+        handle: SeriesHandle,
+        event: UnixNanos,
+        block: &BlockRef<'_>,
+        now: UnixNanos,
+    ) -> Merged {
         let slot = self.slot_of(event);
         let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
         let series = &mut self.held[handle.0];
@@ -343,11 +369,123 @@ impl Windows {
         series.last_event = series.last_event.max(event);
         if slot < oldest {
             block.merge_into(&mut series.retired);
-            return Ok(Merged::BeyondRing);
+            return Merged::BeyondRing;
         }
         let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(PagedCounts::new()));
         block.merge_into(entry.open());
-        Ok(if slot < sealed_before { Merged::Late } else { Merged::InTime })
+        if slot < sealed_before { Merged::Late } else { Merged::InTime }
+    }
+
+    /// Series held, each host's counted.
+    pub(crate) const fn series_len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Instances of an agent, in order.
+    pub(crate) fn instances(&self, agent: &AgentName) -> Vec<String> {
+        let own = self.hosts.keys().filter(|host| host.agent == *agent);
+        let mut names: Vec<String> = own.map(|host| host.instance.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Takes over a record that the store has. Its series are known here by their numbers.
+    pub(crate) fn take(&mut self, merge: &Merge, now: UnixNanos) {
+        let (event, Some(body)) = (merge.event, &merge.record.body) else { return };
+        for (histogram, number) in body.histograms.iter().zip(&merge.series) {
+            let handle = number.and_then(SeriesHandle::of).filter(|h| h.0 < self.held.len());
+            if let (Some(handle), Some((block, _))) = (handle, BlockRef::known(&histogram.block)) {
+                self.add(handle, event, &block, now);
+            }
+        }
+        let agent = &merge.record.identity.agent;
+        for (requests, _) in body.requests.iter().zip(&merge.requests).filter(|(_, n)| n.is_some()) {
+            let instance = body.instances[requests.instance].name.clone();
+            let counts = RequestCounts { ok: requests.ok, error: requests.error };
+            let (slice, arm) = (&body.slices[requests.slice], requests.arm);
+            let host = self.host(&Host { agent: agent.clone(), instance }).ok();
+            host.and_then(|host| self.merge_requests(slice, arm, &host, event, counts, now).ok());
+        }
+        for (gauge, _) in body.gauges.iter().zip(&merge.gauges).filter(|(_, n)| n.is_some()) {
+            let instance = body.instances[gauge.instance].name.clone();
+            let host = self.host(&Host { agent: agent.clone(), instance }).ok();
+            host.and_then(|host| self.set_gauge(&host, gauge.name.as_str(), gauge.value, event).ok());
+        }
+    }
+
+    /// Says that slots before an instant are in the lifetime counts and not held by themselves.
+    pub(crate) const fn set_floor(&mut self, floor: UnixNanos) {
+        self.floor = floor.0.div_ceil(self.base.0);
+    }
+
+    /// Start of the oldest slot held.
+    pub fn held_from(&self, now: UnixNanos) -> UnixNanos {
+        UnixNanos(self.oldest_slot(now).saturating_mul(self.base.0))
+    }
+
+    /// Gives a series the totals it had, and the counts of slots that are no longer held.
+    pub(crate) fn restore(
+        &mut self,
+        series: u32,
+        total: u64,
+        last_event: UnixNanos,
+        retired: Option<BlockRef<'_>>,
+    ) {
+        let handle = SeriesHandle::of(series);
+        let Some(held) = handle.and_then(|handle| self.held.get_mut(handle.0)) else { return };
+        (held.total, held.last_event) = (total, last_event);
+        if let Some(block) = retired {
+            block.merge_into(&mut held.retired);
+        }
+    }
+
+    /// Gives a series one slot as it was. Its total has these samples already.
+    pub(crate) fn restore_slot(
+        &mut self,
+        series: u32,
+        start: UnixNanos,
+        sealed: &[u8],
+        now: UnixNanos,
+    ) {
+        let (slot, oldest) = (self.slot_of(start), self.oldest_slot(now));
+        let handle = SeriesHandle::of(series);
+        let Some(held) = handle.and_then(|handle| self.held.get_mut(handle.0)) else { return };
+        let row = Slot::Sealed(sealed.into());
+        if slot < oldest {
+            row.merge_into_pages(&mut held.retired);
+        } else {
+            held.slots.insert(slot, row);
+        }
+    }
+
+    /// Gives a request counter the total it had.
+    pub(crate) fn restore_requests(
+        &mut self,
+        slice: &Slice,
+        arm: Arm,
+        host: &Host,
+        total: RequestCounts,
+    ) {
+        let Ok(host) = self.host(host) else { return };
+        self.requests_count += 1;
+        let hosts = self.requests.entry((slice.clone(), arm)).or_default();
+        hosts.insert(host, HostRequests { slots: BTreeMap::new(), total });
+    }
+
+    /// Gives a request counter one slot as it was.
+    pub(crate) fn restore_outcomes(
+        &mut self,
+        slice: &Slice,
+        arm: Arm,
+        host: &Host,
+        start: UnixNanos,
+        counts: RequestCounts,
+    ) {
+        let slot = self.slot_of(start);
+        let held = self.requests.get_mut(&(slice.clone(), arm));
+        if let Some(requests) = held.and_then(|hosts| hosts.get_mut(host)) {
+            requests.slots.insert(slot, counts);
+        }
     }
 
     /// Adds request outcomes to the slot `event` falls in.
@@ -533,8 +671,8 @@ impl Windows {
         first..span.to.0.div_ceil(self.base.0).max(first)
     }
 
-    const fn oldest_slot(&self, now: UnixNanos) -> u64 {
-        self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1)
+    fn oldest_slot(&self, now: UnixNanos) -> u64 {
+        self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1).max(self.floor)
     }
 
     const fn sealed_before(&self, now: UnixNanos) -> u64 {

@@ -20,8 +20,8 @@ pub struct Agent {
     pub version: String,
     /// The life its deltas are numbered in.
     pub incarnation: String,
-    /// Where it connected from.
-    pub address: String,
+    /// Where it connected from; `null` when it did not since this aggregator started.
+    pub address: Option<String>,
     /// Whether a connection stands now.
     pub connected: bool,
     /// When its last frame came.
@@ -64,7 +64,7 @@ impl Agent {
             identity: state.identity.clone(),
             version: state.version.clone(),
             incarnation: state.incarnation.to_string(),
-            address: state.address.to_string(),
+            address: state.address.map(|at| at.to_string()),
             connected: state.connected,
             last_frame: state.last_frame,
             age_s: now.since(state.last_frame).as_secs_f64(),

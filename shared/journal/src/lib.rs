@@ -9,10 +9,17 @@
 
 mod database;
 mod disk;
+mod journal;
 mod os;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use database::database;
 pub use disk::{Disk, DiskFile, DiskLock};
+#[cfg(any(test, feature = "planted"))]
+pub use journal::Mistakes;
+pub use journal::{
+    AppendError, Damage, Entry, FILES_MAX, Journal, JournalReader, Level, OpenError, Options,
+    ReadError, Record, Recovery,
+};
 pub use os::OsDisk;

@@ -38,6 +38,14 @@ pub enum Planted {
     DedupByTimeWindow,
     /// Aggregator: windows and watermark become durable one after the other.
     TwoTransactions,
+    /// Aggregator: a delta older than the allowed lateness is acknowledged and not merged.
+    LateDropped,
+    /// Aggregator: a delta older than the roll-up is added to the fine windows alone.
+    RollupMissesLate,
+    /// Aggregator: the log's word is acknowledged, and it is trimmed before the store committed.
+    TrimBeforeCommit,
+    /// Aggregator: a delta is merged although the one before it never came.
+    GapAccepted,
 }
 
 /// Mistakes switched on together.
@@ -94,7 +102,7 @@ impl PlantedSet {
 
 impl Planted {
     /// Every mistake.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::SendBeforeSpooled,
         Self::TrimBeforeAck,
         Self::WallClockIdentity,
@@ -109,6 +117,10 @@ impl Planted {
         Self::NoIdentityCheck,
         Self::DedupByTimeWindow,
         Self::TwoTransactions,
+        Self::LateDropped,
+        Self::RollupMissesLate,
+        Self::TrimBeforeCommit,
+        Self::GapAccepted,
     ];
 }
 
