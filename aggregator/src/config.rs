@@ -1,6 +1,9 @@
 //! The aggregator's configuration: its keys, and what they mean once checked.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use lens_model::limits::{AUTOMATIC_SLICES_MAX, WINDOW_BASE_SECS};
 use lens_model::{Nanos, Slice, TrustDomain};
@@ -8,6 +11,7 @@ use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
 
 use crate::state::Rules;
+use crate::store::StoreConfig;
 
 /// The prefix of the aggregator's environment variables.
 pub const PREFIX: &str = "LENS_AGGREGATOR";
@@ -49,6 +53,42 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         doc: "take agents of this trust domain only; of any the authority vouches for when unset",
+    },
+    Key {
+        path: "store.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where merged windows are kept; $STATE_DIRECTORY/store, or else /var/lib/lens-aggregator/store, when unset",
+    },
+    Key {
+        path: "store.commit_interval_ms",
+        kind: Kind::Integer { min: 0, max: 10_000 },
+        default: Some("100"),
+        doc: "under load deltas become durable together this often; after a quiet time at once, milliseconds",
+    },
+    Key {
+        path: "store.cache_mib",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: Some("64"),
+        doc: "pages of the store kept in memory, MiB",
+    },
+    Key {
+        path: "windows.keep_5s_h",
+        kind: Kind::Integer { min: 1, max: 87_600 },
+        default: Some("24"),
+        doc: "how long 5 s windows are kept, hours",
+    },
+    Key {
+        path: "windows.keep_1m_d",
+        kind: Kind::Integer { min: 1, max: 3_650 },
+        default: Some("14"),
+        doc: "how long 1 min windows are kept, days",
+    },
+    Key {
+        path: "windows.keep_1h_d",
+        kind: Kind::Integer { min: 1, max: 36_500 },
+        default: Some("400"),
+        doc: "how long 1 h windows are kept, days; what is older is in the lifetime counts alone",
     },
     Key {
         path: "windows.base_s",
@@ -141,6 +181,18 @@ pub struct Config {
     pub lateness: Nanos,
     /// How it judges and shows.
     pub rules: Rules,
+    /// Where and how it keeps what it merged.
+    pub store: StoreConfig,
+    /// Pause between two commits under load.
+    pub commit_interval: Duration,
+}
+
+/// The store's directory when none is named: the one the service manager gives, or the usual one.
+fn store_dir(settings: &Settings, state_directory: Option<OsString>) -> PathBuf {
+    settings.path("store.dir").unwrap_or_else(|| {
+        let given = state_directory.filter(|dir| !dir.is_empty());
+        given.map_or_else(|| PathBuf::from("/var/lib/lens-aggregator"), PathBuf::from).join("store")
+    })
 }
 
 impl Config {
@@ -158,7 +210,7 @@ impl Config {
             settings.path(key).unwrap_or_else(|| {
                 let remedy = "is not set: `lens certs issue --server NAME` makes the files";
                 problem(key, remedy.into());
-                std::path::PathBuf::new()
+                PathBuf::new()
             })
         };
         let identity = IdentityFiles {
@@ -202,6 +254,21 @@ impl Config {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let millis = |key| Nanos((settings.float(key) * 1e6) as u64);
         let automatic = settings.integer("slices.automatic_max");
+        let slices_automatic_max = usize::try_from(automatic).unwrap_or(AUTOMATIC_SLICES_MAX);
+        let cache = usize::try_from(settings.integer("store.cache_mib")).unwrap_or(64);
+        let keep = |key, unit_secs| Nanos::from_secs(settings.integer(key) * unit_secs);
+        let store = StoreConfig {
+            dir: store_dir(settings, std::env::var_os("STATE_DIRECTORY")),
+            cache_bytes: cache << 20,
+            retention: [
+                keep("windows.keep_5s_h", 3_600),
+                keep("windows.keep_1m_d", 86_400),
+                keep("windows.keep_1h_d", 86_400),
+            ],
+            lateness: secs("windows.allowed_lateness_s"),
+            slices_known: slices_known.clone(),
+            slices_automatic_max,
+        };
         Ok(Self {
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
@@ -211,7 +278,7 @@ impl Config {
             lateness: secs("windows.allowed_lateness_s"),
             rules: Rules {
                 slices_known,
-                slices_automatic_max: usize::try_from(automatic).unwrap_or(AUTOMATIC_SLICES_MAX),
+                slices_automatic_max,
                 summary_window: secs("windows.summary_s"),
                 stale_after: secs("windows.stale_s"),
                 tail_ratio_max: settings.float("slo.tail_ratio"),
@@ -221,6 +288,8 @@ impl Config {
                 slo_b_p95: millis("slo.stage_b_p95_ms"),
                 slo_c_p95: millis("slo.stage_c_p95_ms"),
             },
+            store,
+            commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })
     }
 }

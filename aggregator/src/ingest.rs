@@ -330,9 +330,9 @@ impl<'a> Names<'a> {
 mod tests {
     use super::*;
     use crate::state::Rules;
-    use crate::window::{Selection, Span};
-    use lens_hist::{Counts, Sparse};
-    use lens_model::{Arm, InstanceName, Stage};
+    use crate::window::Windows;
+    use lens_hist::Sparse;
+    use lens_model::{Arm, InstanceName, Nanos, SeriesKey, Slice, Stage};
     use lens_wire::{
         AgentDictionary, ClockOffset, DeltaEncoder, DeltaHead, FrameBuffer, FromAgent, Instance,
         Label, Phase,
@@ -341,10 +341,10 @@ mod tests {
     const LIFE: Incarnation = Incarnation(9);
     const NOW: UnixNanos = UnixNanos(1_000_000_000_000);
 
-    fn ingest(slices_automatic_max: usize) -> Ingest {
-        let rules = Rules { slices_automatic_max, ..Rules::default() };
+    fn state() -> Arc<State> {
         let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
-        Ingest::new(Arc::new(State::new(lens_service::env::Env::system(), rules, windows, NOW)))
+        let env = lens_service::env::Env::system();
+        Arc::new(State::new(env, Rules::default(), windows, NOW))
     }
 
     /// The frames of one delta: `slices` series of `values` each.
@@ -381,76 +381,89 @@ mod tests {
         bytes
     }
 
-    fn feed(ingest: &Ingest, stream: &mut Stream, bytes: &[u8]) -> Result<Outcome, IngestError> {
+    fn feed(stream: &mut Stream, bytes: &[u8]) -> Result<Outcome, IngestError> {
         let (mut buffer, mut chunk) = (FrameBuffer::default(), bytes);
-        let mut last = Ok(Outcome::Accepted);
+        let (state, mut last) = (state(), Ok(Outcome::Duplicate));
         while let Some(frame) = buffer.next_frame(&mut chunk).unwrap() {
             match FromAgent::parse(frame, Phase::Open(LIFE)).unwrap() {
-                FromAgent::Dict(dict) => stream.dict(ingest, dict)?,
-                FromAgent::Delta(delta) => last = stream.delta(ingest, &delta, NOW),
+                FromAgent::Dict(dict) => stream.dict(dict)?,
+                FromAgent::Delta(delta) => last = stream.delta(&state, &delta, NOW),
                 other => panic!("{other:?}"),
             }
         }
         last
     }
 
-    fn merged(ingest: &Ingest) -> u64 {
-        let mut counts = Counts::new();
-        ingest.state.windows.read().sum(&Selection::default(), Span::ALL, &mut counts);
-        counts.total()
-    }
-
-    fn stream() -> Stream {
-        Stream::new(AgentName::new("a1").unwrap(), LIFE)
+    fn stream(acked: u64) -> Stream {
+        let identity = "spiffe://lens.test/agent/a1".parse().unwrap();
+        Stream::new(identity, LIFE, Sequence(acked))
     }
 
     #[test]
-    fn a_repeated_delta_changes_nothing_on_the_same_or_another_connection() {
-        let ingest = ingest(10);
-        let (mut first, mut names) = (stream(), AgentDictionary::new());
-        let one = frames(&mut names, 1, 0, &["rust"], &[5, 6]);
-        assert_eq!(feed(&ingest, &mut first, &one), Ok(Outcome::Accepted));
-        let again = frames(&mut names, 1, 0, &["rust"], &[5, 6]);
-        assert_eq!(feed(&ingest, &mut first, &again), Ok(Outcome::Duplicate));
-        let (mut second, mut names) = (stream(), AgentDictionary::new());
-        let again = frames(&mut names, 1, 0, &["rust"], &[5, 6]);
-        assert_eq!(feed(&ingest, &mut second, &again), Ok(Outcome::Duplicate));
-        assert_eq!(merged(&ingest), 2);
-        assert_eq!(ingest.acked(&AgentName::new("a1").unwrap(), LIFE), Sequence(1));
+    fn a_delta_becomes_a_record_that_says_everything_about_itself() {
+        let (mut stream, mut names) = (stream(0), AgentDictionary::new());
+        let bytes = frames(&mut names, 1, 7, &["rust", "go"], &[5, 6]);
+        let Ok(Outcome::New(record)) = feed(&mut stream, &bytes) else { panic!("no record") };
+        let read = Record::decode(&record.encode()).unwrap();
+        assert_eq!(read, *record);
+        assert_eq!(read.identity.to_string(), "spiffe://lens.test/agent/a1");
+        assert_eq!((read.incarnation, read.sequence, read.received), (LIFE, Sequence(1), NOW));
+        let body = read.body.unwrap();
+        assert_eq!(body.clock.offset_nanos, 7);
+        assert_eq!(body.instances[0].name.as_str(), "n1");
+        let slices = body.histograms.iter().map(|h| body.slices[h.slice].to_string());
+        assert_eq!(slices.collect::<Vec<_>>(), ["backend/rust/large", "backend/go/large"]);
     }
 
     #[test]
-    fn a_delta_out_of_turn_is_refused_and_merges_nothing() {
-        let ingest = ingest(10);
-        let (mut stream, mut names) = (stream(), AgentDictionary::new());
+    fn what_is_durable_or_was_received_here_becomes_no_record_again() {
+        let (mut stream, mut names) = (stream(1), AgentDictionary::new());
+        let mut feed = |sequence| {
+            let bytes = frames(&mut names, sequence, 0, &["rust"], &[5]);
+            feed(&mut stream, &bytes)
+        };
+        assert_eq!(feed(1), Ok(Outcome::Duplicate));
+        assert!(matches!(feed(2), Ok(Outcome::New(_))));
+        assert_eq!(feed(2), Ok(Outcome::Duplicate));
+    }
+
+    #[test]
+    fn a_delta_out_of_turn_is_refused() {
+        let (mut stream, mut names) = (stream(0), AgentDictionary::new());
         let three = frames(&mut names, 3, 0, &["rust"], &[5]);
-        let error = feed(&ingest, &mut stream, &three).unwrap_err();
+        let error = feed(&mut stream, &three).unwrap_err();
         assert_eq!(error, IngestError::Gap { got: Sequence(3), due: Sequence(1) });
-        assert_eq!(merged(&ingest), 0);
+    }
+
+    #[tokio::test]
+    async fn a_record_waits_when_the_queue_is_full_and_goes_on_when_there_is_room() {
+        let (ingest, mut queue) = Ingest::new(state());
+        let record = stream(0).goodbye(NOW);
+        for _ in 0..QUEUE_RECORDS_MAX {
+            ingest.submit(&record).await.unwrap();
+        }
+        let one_more = ingest.submit(&record);
+        tokio::pin!(one_more);
+        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(one_more.as_mut().poll(cx)));
+        assert!(polled.await.is_pending(), "one past the bound waits");
+        queue.recv().await.unwrap();
+        one_more.await.unwrap();
     }
 
     #[test]
-    fn slices_past_the_cap_are_left_out_and_counted_while_others_are_merged() {
-        let ingest = ingest(2);
-        let (mut stream, mut names) = (stream(), AgentDictionary::new());
-        let bytes = frames(&mut names, 1, 0, &["rust", "go", "c"], &[5, 6]);
-        assert_eq!(feed(&ingest, &mut stream, &bytes), Ok(Outcome::Accepted));
-        assert_eq!(merged(&ingest), 4);
-        assert_eq!(stream.refused()["samples of slices, hosts or series past the cap"], 2);
-    }
-
-    #[test]
-    fn the_measured_clock_offset_decides_the_slot_and_a_wild_clock_is_taken_as_now() {
-        let ingest = ingest(10);
-        let (mut stream, mut names) = (stream(), AgentDictionary::new());
-        let minute = 60_000_000_000_i64;
-        let late = frames(&mut names, 1, -2 * minute, &["rust"], &[5]);
-        assert_eq!(feed(&ingest, &mut stream, &late), Ok(Outcome::Late));
-        let wild = frames(&mut names, 2, 60 * minute, &["rust"], &[5]);
-        assert_eq!(feed(&ingest, &mut stream, &wild), Ok(Outcome::Accepted));
-        let mut recent = Counts::new();
-        let span = Span::last(Nanos::from_secs(10), NOW);
-        ingest.state.windows.read().sum(&Selection::default(), span, &mut recent);
-        assert_eq!((recent.total(), merged(&ingest)), (1, 2));
+    fn a_life_hears_how_far_it_is_durable_until_nobody_follows_it() {
+        let (ingest, _queue) = Ingest::new(state());
+        let life = stream(0).life();
+        let followed = ingest.follow(&life);
+        ingest.acknowledge(&life, Sequence(4));
+        ingest.acknowledge(&life, Sequence(3));
+        assert_eq!(*followed.borrow(), Progress { acked: Sequence(4), end: None });
+        ingest.resend(&life);
+        assert!(followed.borrow().end.is_some());
+        ingest.unfollow(&life);
+        assert_eq!(ingest.lives.lock().len(), 1);
+        drop(followed);
+        ingest.unfollow(&life);
+        assert_eq!(ingest.lives.lock().len(), 0);
     }
 }

@@ -1,10 +1,13 @@
 //! lens-aggregator: merges the deltas of agents exactly, computes quantiles, serves API and page.
 //!
 //! One way through: [`listen`] alone holds the QUIC socket, [`ingest`] decides what becomes of each
-//! delta, [`window`] merges, [`judge`] compares without clock or I/O, [`snapshot`], [`api`],
-//! [`export`] show and cannot change anything.
+//! delta, [`log`] gives records one order, [`store`] merges them durably, [`worker`] drives the two,
+//! [`window`] is the last hour of it in memory, [`judge`] compares without clock or I/O,
+//! [`snapshot`], [`api`], [`export`] show and cannot change anything. [`aggregator`] is all of it as
+//! one future.
 #![forbid(unsafe_code)]
 
+pub mod aggregator;
 pub mod api;
 pub mod config;
 pub mod dashboard;
@@ -17,5 +20,5 @@ pub mod program;
 pub mod snapshot;
 pub mod state;
 pub mod store;
-pub mod worker;
 pub mod window;
+pub mod worker;

@@ -213,9 +213,10 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             let incoming = tokio::select! {
-                incoming = self.endpoint.accept() => incoming,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                biased;
                 () = shutdown.wait() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
             let counters = &self.ingest.state.counters;
@@ -434,7 +435,9 @@ impl Taken {
         let acked = found.map_err(|error| ConnectionEnd::Storage(error.to_string()))?;
         acked.ok_or_else(|| ConnectionEnd::Refused {
             code: RefuseCode::Capacity,
-            text: format!("{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"),
+            text: format!(
+                "{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"
+            ),
         })
     }
 
@@ -466,7 +469,13 @@ impl Taken {
             if session.bye && session.acked_told >= session.stream.received() {
                 return Ok(());
             }
+            // In one order, so that a simulation repeats itself; each turn looks at all of them.
             tokio::select! {
+                biased;
+                () = shutdown.wait() => {
+                    let code = RefuseCode::ShuttingDown;
+                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
+                }
                 chunk = receive.read_chunk(usize::MAX, true) => {
                     match chunk.map_err(ConnectionEnd::lost)? {
                         Some(chunk) => pending = chunk.bytes,
@@ -477,10 +486,6 @@ impl Taken {
                 _ = session.progress.changed() => {}
                 () = &mut goodbye, if session.bye => {
                     return Err(ConnectionEnd::Lost("its goodbye waited too long".into()));
-                }
-                () = shutdown.wait() => {
-                    let code = RefuseCode::ShuttingDown;
-                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
                 }
             }
         }
@@ -588,9 +593,9 @@ impl Taken {
         let state = &self.ingest.state;
         let now = state.now();
         let mut agents = state.agents.write();
-        let agent = agents.entry(identity.agent.clone()).or_insert_with(|| {
-            AgentState::new(identity.to_string(), hello.incarnation, now)
-        });
+        let agent = agents
+            .entry(identity.agent.clone())
+            .or_insert_with(|| AgentState::new(identity.to_string(), hello.incarnation, now));
         if agent.incarnation != hello.incarnation {
             agent.acked = Sequence(0);
         }

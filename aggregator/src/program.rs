@@ -13,11 +13,8 @@ use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
 use tracing::{error, info};
 
+use crate::aggregator::Aggregator;
 use crate::config::{Config, KEYS, PREFIX};
-use crate::ingest::Ingest;
-use crate::listen::Listener;
-use crate::state::State;
-use crate::window::Windows;
 
 /// Longest open requests are waited for at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -54,11 +51,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Internal;
         }
     };
-    let windows = Windows::new(config.base, config.lateness);
     let env = Env::system();
-    let now = env.now();
-    let state = Arc::new(State::new(env.clone(), config.rules, windows, now));
-    let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
     let http = match tokio::net::TcpListener::bind(config.http_listen).await {
         Ok(http) => http,
         Err(error) => {
@@ -69,23 +62,23 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let opened = Listener::open(config.quic_listen, &config.identity, config.trust_domain, ingest);
-    let listener = match opened {
-        Ok(listener) => listener,
+    let aggregator = match Aggregator::start(env, &config).await {
+        Ok(aggregator) => aggregator,
         Err(error) => {
             error!("{error}");
             return Exit::Usage;
         }
     };
+    let state = aggregator.state();
     let address =
         |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
-    let (quic, api) = (address(listener.address()), address(http.local_addr()));
+    let (quic, api) = (address(aggregator.address()), address(http.local_addr()));
     info!(quic, http = api, "lens-aggregator {}", env!("CARGO_PKG_VERSION"));
     // One line for a parent process that let the system choose ports.
     println!("{}", serde_json::json!({"event": "ready", "quic": quic, "http": api}));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
-            let renewal = listener.renewal(&config.identity);
+            let renewal = aggregator.renewal(&config);
             tokio::spawn(async move {
                 while hangups.recv().await.is_some() {
                     match renewal.renew() {
@@ -97,8 +90,7 @@ async fn serve(config: Config) -> Exit {
         }
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
-    let listening = tokio::spawn(listener.run(shutdown.clone()));
-    let ticking = tokio::spawn(tick(env, Arc::clone(&state), shutdown.clone()));
+    let running = tokio::spawn(aggregator.run(shutdown.clone()));
     let served =
         axum::serve(http, crate::api::router(Arc::clone(&state))).with_graceful_shutdown({
             let (shutdown, state) = (shutdown.clone(), Arc::clone(&state));
@@ -110,35 +102,8 @@ async fn serve(config: Config) -> Exit {
     let http = tokio::spawn(async move { served.await });
     shutdown.wait().await;
     info!("draining");
-    drop(tokio::time::timeout(DRAIN_MAX * 2, listening).await);
+    drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
-    ticking.abort();
     Exit::Done
-}
-
-/// Seals and trims windows, and tells of verdicts that changed, once a slot.
-async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
-    let base = state.windows.read().base();
-    let mut watch = crate::judge::Watch::new();
-    let mut ticks = tokio::time::interval(base.into());
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
-        let state = Arc::clone(&state);
-        // Sealing and judging walk every series: off the threads that serve the network.
-        let turn = env.blocking(move || {
-            let now = state.now();
-            state.windows.write().advance(now);
-            watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
-            watch
-        });
-        match turn.await {
-            Ok(back) => watch = back,
-            Err(error) => {
-                error!(%error, "windows are no longer sealed");
-                return;
-            }
-        }
-    }
 }

@@ -399,7 +399,8 @@ impl Windows {
             }
         }
         let agent = &merge.record.identity.agent;
-        for (requests, _) in body.requests.iter().zip(&merge.requests).filter(|(_, n)| n.is_some()) {
+        for (requests, _) in body.requests.iter().zip(&merge.requests).filter(|(_, n)| n.is_some())
+        {
             let instance = body.instances[requests.instance].name.clone();
             let counts = RequestCounts { ok: requests.ok, error: requests.error };
             let (slice, arm) = (&body.slices[requests.slice], requests.arm);
@@ -409,7 +410,9 @@ impl Windows {
         for (gauge, _) in body.gauges.iter().zip(&merge.gauges).filter(|(_, n)| n.is_some()) {
             let instance = body.instances[gauge.instance].name.clone();
             let host = self.host(&Host { agent: agent.clone(), instance }).ok();
-            host.and_then(|host| self.set_gauge(&host, gauge.name.as_str(), gauge.value, event).ok());
+            host.and_then(|host| {
+                self.set_gauge(&host, gauge.name.as_str(), gauge.value, event).ok()
+            });
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) struct Ready {
     ready: bool,
     /// Why not.
     #[schema(example = json!(["the listener for agents is not up"]))]
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
 }
 
 /// Whether the process runs
@@ -48,8 +48,9 @@ pub(super) async fn livez(State(api): State<Api>) -> Json<Alive> {
 
 /// Whether agents and questions are taken
 ///
-/// A probe that routes traffic asks this one. Before the listener for agents is up, while shutting
-/// down and under a clock that was never set the answer is 503 with the reasons.
+/// A probe that routes traffic asks this one. Before the listener for agents is up, while the
+/// store is not open, while shutting down and under a clock that was never set the answer is 503
+/// with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses(
         (status = 200, description = "They are", body = Ready),
@@ -62,8 +63,9 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         (!api.state.draining.load(Ordering::Relaxed), "shutting down"),
         (api.state.now() >= CLOCK_SANE_FROM, "the clock is before 2020"),
     ];
-    let reasons: Vec<&str> =
-        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| *reason).collect();
+    let mut reasons: Vec<String> =
+        checks.iter().filter(|(good, _)| !good).map(|(_, reason)| (*reason).into()).collect();
+    reasons.extend(api.state.faulted().map(|why| format!("nothing is taken in: {why}")));
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready, reasons })).into_response()

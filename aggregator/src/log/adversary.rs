@@ -145,6 +145,9 @@ mod tests {
             let numbers = read.iter().map(|(_, bytes)| bytes.clone());
             moved += u32::from(!numbers.is_sorted_by_key(|b| u16::from_le_bytes([b[0], b[1]])));
         }
-        assert!(lost > 10 && doubled > 10 && moved > 10 && reset > 2, "{lost} {doubled} {moved} {reset}");
+        assert!(
+            lost > 10 && doubled > 10 && moved > 10 && reset > 2,
+            "{lost} {doubled} {moved} {reset}"
+        );
     }
 }

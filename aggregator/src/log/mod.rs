@@ -16,7 +16,7 @@ use std::io;
 use thiserror::Error;
 
 pub use adversary::AdversaryLog;
-//pub use embedded::EmbeddedLog;
+pub use embedded::EmbeddedLog;
 pub use record::{Record, RecordError};
 
 /// One sequence of records with one worker. The embedded log has one, number 0.

@@ -25,7 +25,9 @@ pub enum StoreError {
         dir: PathBuf,
     },
     /// It was written in a format this program does not know.
-    #[error("the store's format is {found}, this program reads {known}: use the program that wrote it")]
+    #[error(
+        "the store's format is {found}, this program reads {known}: use the program that wrote it"
+    )]
     Format {
         /// What it says.
         found: u64,

@@ -8,9 +8,7 @@ use lens_model::{AgentName, Nanos, UnixNanos};
 use redb::{ReadableDatabase, ReadableTable};
 
 use super::merge::KnownAgent;
-use super::tables::{
-    AGENTS, LIFETIME, OUTCOME_TOTALS, OUTCOMES, READINGS, TOTALS, WINDOWS,
-};
+use super::tables::{AGENTS, LIFETIME, OUTCOME_TOTALS, OUTCOMES, READINGS, TOTALS, WINDOWS};
 use super::{Store, StoreError};
 use crate::window::{RequestCounts, Windows};
 

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use lens_hist::block::{self, BlockRef};
 use lens_hist::PagedCounts;
+use lens_hist::block::{self, BlockRef};
 use lens_model::limits::EVENT_FUTURE_SECS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, UnixNanos};
 use lens_service::planted::Planted;
@@ -19,15 +19,13 @@ use super::tables::{
     AGENTS, LIFETIME, META, OUTCOME_TOTALS, OUTCOMES, READINGS, TOTALS, WATERMARKS, WINDOWS,
 };
 use super::{Coverage, Store, StoreError};
+use crate::ingest::Life;
 use crate::log::Record;
 use crate::log::record::Body;
 use crate::window::{Host, RequestCounts, Span};
 
 /// After this long, with the planted mistake, a life is forgotten.
 const FORGOTTEN_AFTER: Nanos = Nanos::from_secs(20);
-
-/// A life of an agent.
-pub type Life = (AgentName, Incarnation);
 
 /// One record as it was merged: what the windows in memory are to take over.
 #[derive(Clone, Debug)]
@@ -309,8 +307,8 @@ impl Store {
     /// The resolutions whose rows a sample at this second belongs in: the finest, and the coarser
     /// ones where they have been rolled up to already; each only while it is kept.
     fn resolutions(&self, secs: u64) -> impl Iterator<Item = (usize, u64)> {
-        let rolled = secs < self.rolled_to
-            && !self.place.planted.contains(Planted::RollupMissesLate);
+        let rolled =
+            secs < self.rolled_to && !self.place.planted.contains(Planted::RollupMissesLate);
         let floors = self.floors;
         (0..3).filter_map(move |at| {
             let slot = rollup::slot(secs, WIDTHS[at]);

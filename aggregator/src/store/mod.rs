@@ -28,7 +28,7 @@ use std::sync::Arc;
 use lens_journal::{Disk, DiskLock};
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use parking_lot::RwLock;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
 pub use catalog::Catalog;
 pub use coverage::Coverage;

@@ -11,7 +11,7 @@ use lens_hist::block::BlockRef;
 use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, UnixNanos};
 use parking_lot::RwLock;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::rollup::{WIDTHS, slot};
 use super::tables::{FLOORS, META, WINDOWS};
@@ -97,10 +97,7 @@ impl History {
             let number = |key| -> Result<u64, StoreError> {
                 Ok(meta.get(key)?.ok_or(StoreError::Row("meta"))?.value())
             };
-            (
-                number("rolled_to")?,
-                [number(FLOORS[0])?, number(FLOORS[1])?, number(FLOORS[2])?],
-            )
+            (number("rolled_to")?, [number(FLOORS[0])?, number(FLOORS[1])?, number(FLOORS[2])?])
         };
         Ok(View { read, catalog: Arc::clone(&self.catalog), rolled_to, floors })
     }
@@ -110,7 +107,8 @@ impl View {
     /// The resolution that serves a span: the finest that is kept for all of it, or a coarser one
     /// that says the same in fewer rows. `step` is that of the question, if it has one.
     pub fn resolution(&self, span: Span, step: Option<Nanos>) -> Resolution {
-        let kept = |r: &Resolution| self.floors[r.at()] <= slot(span.from.0 / SECOND, WIDTHS[r.at()]);
+        let kept =
+            |r: &Resolution| self.floors[r.at()] <= slot(span.from.0 / SECOND, WIDTHS[r.at()]);
         let finest = Resolution::ALL.into_iter().find(kept).unwrap_or(Resolution::Hour);
         let coarser = Resolution::ALL.into_iter().filter(|r| *r > finest);
         let wide = |r: Resolution| {
@@ -141,10 +139,8 @@ impl View {
         mut each: impl FnMut(UnixNanos, &Counts),
     ) -> Result<(), StoreError> {
         let series = self.catalog.read().selected(selection);
-        let tables = [
-            self.read.open_table(WINDOWS[resolution.at()])?,
-            self.read.open_table(WINDOWS[0])?,
-        ];
+        let tables =
+            [self.read.open_table(WINDOWS[resolution.at()])?, self.read.open_table(WINDOWS[0])?];
         let mut counts = Counts::new();
         let mut from = span.from;
         while from < span.to {

@@ -134,6 +134,7 @@ impl Plan {
         let mut settings = self.identity("server");
         settings.push(("quic.listen", "127.0.0.1:0".into()));
         settings.push(("http.listen", self.http.clone()));
+        settings.push(("store.dir", self.dir.join("store").display().to_string()));
         command("aggregator", &settings)
     }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use lens_agent::harvest::Harvester;
 use lens_agent::spool::{MemorySpool, SharedSpool};
 use lens_agent::status::Status;
-use lens_aggregator::ingest::Ingest;
-use lens_aggregator::listen::Listener;
+use lens_aggregator::aggregator::Aggregator;
 use lens_aggregator::state::State;
-use lens_aggregator::window::{Host, Selection, Windows};
+use lens_aggregator::window::{Host, Selection};
 use lens_hist::Counts;
 use lens_model::Nanos;
 use lens_service::config::{Settings, Sources};
@@ -53,6 +52,7 @@ pub fn aggregator(
     let more = [
         ("quic.listen", format!("0.0.0.0:{QUIC_PORT}")),
         ("identity.trust_domain", DOMAIN.to_owned()),
+        ("store.dir", "/store".to_owned()),
     ];
     let settings = settings(lens_aggregator::config::KEYS, identity, &more)?;
     let config = lens_aggregator::config::Config::check(&settings).map_err(|e| e.to_string())?;
@@ -61,19 +61,14 @@ pub fn aggregator(
         let (config, probe) = (config.clone(), Arc::clone(&probe));
         Box::new(move |env, shutdown| {
             Box::pin(async move {
-                let windows = Windows::new(config.base, config.lateness);
-                let now = env.now();
-                let state = Arc::new(State::new(env.clone(), config.rules, windows, now));
-                *probe.lock() = Some(Arc::clone(&state));
-                let ingest = Arc::new(Ingest::new(state));
-                let listener = Listener::open(
-                    config.quic_listen,
-                    &config.identity,
-                    config.trust_domain,
-                    ingest,
-                );
-                if let Ok(listener) = listener {
-                    listener.run(shutdown).await;
+                match Aggregator::start(env, &config).await {
+                    Ok(aggregator) => {
+                        *probe.lock() = Some(aggregator.state());
+                        aggregator.run(shutdown).await;
+                        *probe.lock() = None;
+                    }
+                    // Whoever supervises it starts it again.
+                    Err(error) => tracing::warn!(%error, "aggregator not started"),
                 }
             })
         })

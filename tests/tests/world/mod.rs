@@ -145,6 +145,7 @@ impl World {
         let mut all = self.identity_settings("server");
         all.push(("quic.listen".into(), self.quic.clone()));
         all.push(("http.listen".into(), "127.0.0.1:0".into()));
+        all.push(("store.dir".into(), self.dir.path().join("store").display().to_string()));
         all.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
         let mut process = Process::role("aggregator", "aggregator", self.dir.path(), &all);
         let ready = process.ready();

@@ -1,0 +1,164 @@
+//! One running aggregator: store, worker, listener and clockwork, on whatever machine it is given.
+//!
+//! Everything but signals, standard output, exit codes and HTTP, so that the very same aggregator
+//! runs in a program and in a simulated world. All of it lives in one future: dropping
+//! [`Aggregator::run`] ends every task where it stands, as a crash would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lens_model::Nanos;
+use lens_service::env::Env;
+use lens_service::shutdown::Shutdown;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tracing::error;
+
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::listen::{ListenError, Listener, Renewal};
+use crate::log::{EmbeddedLog, LogError, PartitionLog};
+use crate::state::State;
+use crate::store::{Place, StoreError};
+use crate::window::Windows;
+use crate::worker::{OpenLog, WorkError, Worker};
+
+/// Longest the worker may take over what was received before shutdown.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// Why an aggregator could not be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store or the log cannot be opened.
+    #[error(transparent)]
+    Store(#[from] WorkError),
+    /// The listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A started aggregator that does not run yet.
+pub struct Aggregator {
+    env: Env,
+    state: Arc<State>,
+    listener: Listener,
+    worker: Worker,
+}
+
+/// Starts an aggregator on a machine and runs it until shutdown.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run_on(env: Env, config: &Config, shutdown: Shutdown) -> Result<(), StartError> {
+    Aggregator::start(env, config).await?.run(shutdown).await;
+    Ok(())
+}
+
+/// The log in the store's directory.
+pub fn embedded_log(env: &Env, place: &Place) -> OpenLog {
+    let (env, dir) = (env.clone(), place.dir().join("log"));
+    Arc::new(move || {
+        let identity = env.incarnation().map_err(LogError::Io)?;
+        let log = EmbeddedLog::open(Arc::clone(&env.disk), &dir, identity.0)?;
+        Ok(Arc::new(log) as Arc<dyn PartitionLog>)
+    })
+}
+
+impl Aggregator {
+    /// Opens store, log and socket.
+    ///
+    /// # Errors
+    /// [`StartError`] names what cannot be used.
+    pub async fn start(env: Env, config: &Config) -> Result<Self, StartError> {
+        let place = Place::take(Arc::clone(&env.disk), config.store.clone(), env.planted)?;
+        let log = embedded_log(&env, &place);
+        Self::start_with(env, config, place, log).await
+    }
+
+    /// As [`Aggregator::start`], over another log.
+    ///
+    /// # Errors
+    /// As [`Aggregator::start`].
+    pub async fn start_with(
+        env: Env,
+        config: &Config,
+        place: Arc<Place>,
+        log: OpenLog,
+    ) -> Result<Self, StartError> {
+        let windows = Windows::new(config.base, config.lateness);
+        let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
+        let (ingest, queue) = Ingest::new(Arc::new(state));
+        let state = Arc::clone(&ingest.state);
+        let interval = config.commit_interval;
+        let worker = Worker::start(Arc::clone(&ingest), queue, place, log, interval).await?;
+        let domain = config.trust_domain.clone();
+        let listener = Listener::open(config.quic_listen, &config.identity, domain, ingest)?;
+        Ok(Self { env, state, listener, worker })
+    }
+
+    /// What it knows.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// The address agents connect to.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// What takes up renewed certificates while this runs.
+    pub fn renewal(&self, config: &Config) -> Renewal {
+        self.listener.renewal(&config.identity)
+    }
+
+    /// Runs until shutdown: then agents are told to come back, and what was received is merged.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        let (stop_worker, stopped) = Shutdown::manual();
+        let mut worker = JoinSet::new();
+        worker.spawn(self.worker.run(stopped));
+        self.listener.run(shutdown).await;
+        self.state.draining.store(true, Ordering::Relaxed);
+        stop_worker.send_replace(true);
+        drop(tokio::time::timeout(DRAIN_MAX, worker.join_next()).await);
+    }
+}
+
+/// Seals and trims windows, and tells of verdicts that changed, once a slot.
+async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
+    let base: Nanos = state.windows.read().base();
+    let mut watch = crate::judge::Watch::new();
+    let mut ticks = tokio::time::interval(base.into());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
+        let state = Arc::clone(&state);
+        // Sealing and judging walk every series: off the threads that serve the network.
+        let turn = env.blocking(move || {
+            let now = state.now();
+            state.windows.write().advance(now);
+            watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
+            watch
+        });
+        match turn.await {
+            Ok(back) => watch = back,
+            Err(error) => {
+                error!(%error, "windows are no longer sealed");
+                return;
+            }
+        }
+    }
+}
