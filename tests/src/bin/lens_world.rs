@@ -71,6 +71,9 @@ enum Command {
         /// Print every datagram and disk change.
         #[arg(long)]
         events: bool,
+        /// Print what the programs log, by RUST_LOG.
+        #[arg(long)]
+        log: bool,
     },
     /// Plants a mistake, or `all` of them one by one, and counts the seeds until it is found.
     Planted {
@@ -87,8 +90,11 @@ fn main() -> ExitCode {
         Command::Sweep { seeds, from, minutes, threads, planted_seeds } => {
             sweep(seeds, from, Duration::from_secs(minutes * 60), threads, planted_seeds)
         }
-        Command::Replay { seed, only, no_stalls, no_replacement, planted, events } => {
+        Command::Replay { seed, only, no_stalls, no_replacement, planted, events, log } => {
             let mut plan = draw(seed);
+            if log {
+                lens_service::log::start();
+            }
             if no_stalls {
                 plan.stalls_per_mille = 0;
             }
