@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use lens_service::time::{rfc3339, unix_now};
 use serde_json::{Value, json};
 
-use crate::spool::SharedSpool;
+use crate::spool::{DurableSpool, Outbox, Recovered};
 use crate::status::Status;
 
 /// What the endpoints show.
@@ -21,7 +21,7 @@ pub struct Admin {
     /// The agent's status.
     pub status: Arc<Status>,
     /// Its spool.
-    pub shared: SharedSpool,
+    pub spool: Arc<DurableSpool>,
 }
 
 /// The endpoints.
@@ -85,7 +85,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Json<Value> {
     let status = &admin.status;
-    let (level, now) = (admin.shared.spool.lock().level(), unix_now());
+    let (level, now) = (admin.spool.level(), unix_now());
+    let disk = *status.disk.lock();
     let segments = status.segments.lock().clone();
     let clock = *status.clock.lock();
     let link = status.link.lock().clone();
@@ -94,7 +95,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
     Json(json!({
         "identity": status.identity,
         "version": env!("CARGO_PKG_VERSION"),
-        "incarnation": admin.shared.spool.lock().incarnation().to_string(),
+        "incarnation": admin.spool.incarnation().to_string(),
         "started": rfc3339(status.started),
         "ready": unready(&admin).is_empty(),
         "segments": segments,
@@ -112,7 +113,16 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
             "age_ms": level.oldest.map(|oldest| now.since(oldest).as_millis_f64()),
             "last": level.last,
             "acked": level.acked,
-            "durable": false,
+            "durable": true,
+            "paused": *status.paused.lock(),
+            "disk": {
+                "bytes": disk.bytes,
+                "bytes_max": disk.bytes_max,
+                "files": disk.files,
+                "files_abandoned_total": disk.abandoned_total,
+                "reserve": disk.reserve,
+            },
+            "recovered": recovered(&status.recovered),
         },
         "connection": {
             "connected": link.connected,
@@ -125,6 +135,18 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "dropped": *status.dropped.lock(),
         "flag_generation": Value::Null,
     }))
+}
+
+fn recovered(found: &Recovered) -> Value {
+    json!({
+        "created": found.created,
+        "deltas": found.deltas,
+        "deltas_lost": found.deltas_lost,
+        "torn_bytes": found.torn_bytes,
+        "segments": found.segments,
+        "files_unreadable": found.files_unreadable,
+        "renewed": found.renewed,
+    })
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -157,10 +179,16 @@ fn exposition(admin: &Admin) -> String {
             "Segments of dead nodes drained and removed.",
             &c.segments_removed_total,
         ),
+        (
+            "segments_taken_over_total",
+            "Segments begun at their present counts, a lost spool having read them before.",
+            &c.segments_taken_over_total,
+        ),
     ] {
         put("counter", name, help, count(counter));
     }
-    let level = admin.shared.spool.lock().level();
+    let level = admin.spool.level();
+    let disk = *status.disk.lock();
     let age = level.oldest.map_or(0.0, |oldest| unix_now().since(oldest).as_secs_f64());
     let clock = *status.clock.lock();
     let segments = status.segments.lock().len();
@@ -168,6 +196,13 @@ fn exposition(admin: &Admin) -> String {
         ("segments", "Segments known.", segments as f64),
         ("spool_frames", "Deltas not acknowledged.", level.frames as f64),
         ("spool_bytes", "Bytes of deltas not acknowledged.", level.bytes as f64),
+        ("spool_disk_bytes", "Bytes the spool's files take up.", disk.bytes as f64),
+        ("spool_disk_bytes_max", "Bytes they may take up.", disk.bytes_max as f64),
+        (
+            "spool_paused",
+            "1 while harvesting is paused because the spool takes nothing.",
+            f64::from(u8::from(status.paused.lock().is_some())),
+        ),
         ("spool_age_seconds", "Age of the oldest delta not acknowledged.", age),
         (
             "connected",

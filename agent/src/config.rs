@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lens_model::limits::{SPOOL_BYTES_MAX, SPOOL_FRAMES_MAX};
 use lens_model::{Nanos, SpiffeId};
 use lens_segment::Recorder;
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
@@ -63,16 +62,16 @@ pub const KEYS: &[Key] = &[
         doc: "the authority the aggregator's certificate is held against, PEM",
     },
     Key {
-        path: "spool.max_frames",
-        kind: Kind::Integer { min: 16, max: 1_048_576 },
-        default: Some("4096"),
-        doc: "deltas held while the aggregator is away; past it counts stay in the segments",
+        path: "spool.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where deltas are kept until acknowledged, on a disk, this agent's alone; $STATE_DIRECTORY/spool or /var/lib/lens-agent/spool when unset",
     },
     Key {
         path: "spool.max_bytes",
         kind: Kind::Integer { min: 1_048_576, max: 17_179_869_184 },
-        default: Some("67108864"),
-        doc: "bytes held while the aggregator is away, whichever bound is met first",
+        default: Some("268435456"),
+        doc: "bytes the spool's files take up at most; past it counts stay in the segments",
     },
     Key {
         path: "node.name",
@@ -117,10 +116,10 @@ pub struct Config {
     pub identity_files: IdentityFiles,
     /// Who its certificate says it is.
     pub identity: SpiffeId,
-    /// Deltas held at most.
-    pub spool_frames_max: usize,
-    /// Bytes held at most.
-    pub spool_bytes_max: usize,
+    /// Where deltas are kept until they are acknowledged.
+    pub spool_dir: PathBuf,
+    /// Bytes they may take up.
+    pub spool_bytes_max: u64,
     /// Where this host stands; may be empty.
     pub zone: String,
     /// Labels shown to the aggregator, name and zone among them.
@@ -191,7 +190,6 @@ impl Config {
             labels.push(("zone".to_owned(), zone.clone()));
         }
         labels.extend(settings.labels("node.labels"));
-        let bounded = |key, max: usize| usize::try_from(settings.integer(key)).unwrap_or(max);
         Ok(Self {
             segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
             scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),
@@ -200,8 +198,8 @@ impl Config {
             server_name: settings.text("aggregator.server_name").map(str::to_owned),
             identity_files,
             identity,
-            spool_frames_max: bounded("spool.max_frames", SPOOL_FRAMES_MAX),
-            spool_bytes_max: bounded("spool.max_bytes", SPOOL_BYTES_MAX),
+            spool_dir: settings.path("spool.dir").unwrap_or_else(default_spool_dir),
+            spool_bytes_max: settings.integer("spool.max_bytes"),
             zone,
             labels,
             admin_listen: settings
@@ -211,9 +209,16 @@ impl Config {
     }
 }
 
+/// Where a service manager says that state belongs, or where it belongs without one.
+fn default_spool_dir() -> PathBuf {
+    let state = std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty());
+    state.map_or_else(|| PathBuf::from("/var/lib/lens-agent"), PathBuf::from).join("spool")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lens_model::limits::SPOOL_BYTES_MAX;
     use lens_service::config::Sources;
 
     #[test]
@@ -228,8 +233,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_limits() {
         let settings = Settings::load(KEYS, PREFIX, &Sources::default()).unwrap();
-        assert_eq!(settings.integer("spool.max_frames"), SPOOL_FRAMES_MAX as u64);
-        assert_eq!(settings.integer("spool.max_bytes"), SPOOL_BYTES_MAX as u64);
+        assert_eq!(settings.integer("spool.max_bytes"), SPOOL_BYTES_MAX);
     }
 
     #[test]

@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-pub mod baselines;
+mod agent;
 pub mod config;
+pub mod gather;
 pub mod harvest;
 pub mod link;
 pub mod program;
 pub mod ship;
 pub mod spool;
 pub mod status;
+
+pub use agent::{Agent, StartError, run_on};

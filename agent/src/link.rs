@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lens_model::{Incarnation, Sequence};
-use lens_service::env::Env;
+use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
 use lens_service::tls;
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ship::{Clock, Received, Session, ShipError};
-use crate::spool::SharedSpool;
+use crate::spool::{SharedSpool, SpoolError};
 use crate::status::{Counters, Status};
 
 /// Longest an attempt to connect and be welcomed may take.
@@ -98,6 +98,12 @@ pub enum LinkError {
         /// The most it can have: what there is.
         to: Sequence,
     },
+    /// The spool cannot give what is due, or cannot begin another life.
+    #[error("the spool: {0}")]
+    Spool(#[from] SpoolError),
+    /// A blocking job gave nothing back.
+    #[error(transparent)]
+    Abandoned(#[from] Abandoned),
     /// There is no randomness for another life.
     #[error("no randomness: {0}")]
     Random(std::io::Error),
@@ -123,9 +129,12 @@ pub async fn run(
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
         status.link.lock().endpoint.clone_from(&endpoint);
-        let incarnation = shared.spool.lock().incarnation();
-        let link = connect(&env, &config, &endpoint, incarnation).await;
-        let ended = match link.and_then(|link| link.resumable(&env, &shared)) {
+        let incarnation = shared.outbox.incarnation();
+        let link = match connect(&env, &config, &endpoint, incarnation).await {
+            Ok(link) => link.resumable(&env, &shared).await,
+            Err(error) => Err(error),
+        };
+        let ended = match link {
             Ok(link) => {
                 info!(endpoint, acked = link.welcome.acked.0, "connected");
                 Counters::add(&status.counters.connects_total, 1);
@@ -154,7 +163,7 @@ pub async fn run(
             biased;
             () = sleep(pause) => {}
             () = drained.wait() => {
-                if shared.spool.lock().level().frames == 0 {
+                if shared.outbox.level().frames == 0 {
                     return true;
                 }
                 // Each aggregator is tried once more for what is left, and one that has forgotten
@@ -340,13 +349,17 @@ impl Link {
     /// One that was restarted without its memory would wait for deltas that were forgotten when it
     /// acknowledged them; one that has more than was sent mixes this life up with another. Either
     /// way what is held gets new numbers in a new life. (WIRE-075, WIRE-076)
-    fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
-        let mut spool = shared.spool.lock();
-        let (level, acked) = (spool.level(), self.welcome.acked);
-        if (level.acked..=level.last).contains(&acked) {
+    async fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
+        let (level, acked) = (shared.outbox.level(), self.welcome.acked);
+        let same_life = self.incarnation == shared.outbox.incarnation();
+        if same_life && (level.acked..=level.last).contains(&acked) {
             return Ok(self);
         }
-        spool.renew(env.incarnation().map_err(LinkError::Random)?);
+        let life = env.incarnation().map_err(LinkError::Random)?;
+        let outbox = Arc::clone(&shared.outbox);
+        if same_life {
+            env.blocking(move || outbox.renew(life)).await??;
+        }
         let (from, to) = (level.acked, level.last);
         self.connection.close(VarInt::from_u32(0), b"another life");
         let endpoint = self.connection.remote_address().to_string();
@@ -363,7 +376,7 @@ impl Link {
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
         let mut session = Session::new(self.incarnation, &self.welcome);
-        shared.spool.lock().acknowledge(self.welcome.acked);
+        shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let opened = Instant::now();
@@ -371,9 +384,9 @@ impl Link {
         loop {
             let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
             if may_ship {
-                self.pump(&mut session, shared, status, clock, &mut out).await?;
+                self.pump(env, &mut session, shared, status, clock, &mut out).await?;
             }
-            let level = shared.spool.lock().level();
+            let level = shared.outbox.level();
             if drained.is_draining() && level.frames == 0 {
                 return self.close(&mut out).await;
             }
@@ -418,6 +431,7 @@ impl Link {
 
     async fn pump(
         &mut self,
+        env: &Env,
         session: &mut Session,
         shared: &SharedSpool,
         status: &Status,
@@ -427,7 +441,15 @@ impl Link {
         loop {
             out.clear();
             let offset = clock.offset();
-            if !session.next(&**shared.spool.lock(), offset, out)? {
+            if let Some(due) = session.due()
+                && due <= shared.outbox.level().last
+                && shared.outbox.get(due).is_none()
+            {
+                // Read back from the disk: off the threads that serve the network.
+                let outbox = Arc::clone(&shared.outbox);
+                env.blocking(move || outbox.load(due)).await??;
+            }
+            if !session.next(&*shared.outbox, offset, out)? {
                 return Ok(());
             }
             self.write(out, status).await?;
@@ -454,6 +476,6 @@ impl Link {
 }
 
 fn acknowledged(env: &Env, shared: &SharedSpool, status: &Status, acked: Sequence) {
-    shared.spool.lock().acknowledge(acked);
+    shared.outbox.acknowledge(acked);
     status.link.lock().last_ack = Some(env.now());
 }

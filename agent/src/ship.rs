@@ -17,7 +17,7 @@ use lens_wire::{
 };
 use thiserror::Error;
 
-use crate::spool::{HistogramDelta, Record, Spool};
+use crate::spool::{HistogramDelta, Outbox, Record};
 
 /// Clock measurements kept; the one with the least error counts.
 const CLOCK_SAMPLES: usize = 8;
@@ -124,6 +124,11 @@ impl Session {
         }
     }
 
+    /// The delta that may go next; `None` while as many are on their way as the aggregator allows.
+    pub fn due(&self) -> Option<Sequence> {
+        (self.sent.0 - self.acked.0 < self.in_flight_max).then(|| self.sent.next())
+    }
+
     /// Appends to `out` the frames that may go now; false when there is nothing to send.
     ///
     /// One delta a call, so that the caller can send before it encodes the next.
@@ -132,15 +137,12 @@ impl Session {
     /// [`ShipError::Encode`] and [`ShipError::Dictionary`]: a record does not fit the connection.
     pub fn next(
         &mut self,
-        spool: &dyn Spool,
+        outbox: &dyn Outbox,
         clock: ClockOffset,
         out: &mut Vec<u8>,
     ) -> Result<bool, ShipError> {
-        if self.sent.0 - self.acked.0 >= self.in_flight_max {
-            return Ok(false);
-        }
-        let sequence = self.sent.next();
-        let Some(record) = spool.get(sequence) else { return Ok(false) };
+        let Some(sequence) = self.due() else { return Ok(false) };
+        let Some(record) = outbox.get(sequence) else { return Ok(false) };
         self.encode(&record, sequence, clock, out)?;
         self.sent = sequence;
         Ok(true)
@@ -252,7 +254,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::MemorySpool;
+    use crate::spool::{Level, SpoolError};
     use lens_hist::{Sparse, block};
     use lens_model::{Arm, InstanceName, Nanos, Slice, Stage};
     use lens_wire::{FrameBuffer, FromAgent, Hello, Label, PeerDictionary};
@@ -292,10 +294,37 @@ mod tests {
         Session::new(LIFE, &welcome)
     }
 
-    fn spool(count: u64) -> MemorySpool {
-        let mut spool = MemorySpool::new(LIFE, 1_000, 1 << 20);
-        (1..=count).for_each(|n| spool.append(vec![record(n, &[n, n + 1])]).unwrap());
-        spool
+    /// Records at hand, numbered from 1.
+    #[derive(Debug)]
+    struct AtHand(Vec<Arc<Record>>);
+
+    impl Outbox for AtHand {
+        fn incarnation(&self) -> Incarnation {
+            LIFE
+        }
+
+        fn get(&self, sequence: Sequence) -> Option<Arc<Record>> {
+            let at = usize::try_from(sequence.0).unwrap().checked_sub(1)?;
+            self.0.get(at).cloned()
+        }
+
+        fn load(&self, _: Sequence) -> Result<(), SpoolError> {
+            Ok(())
+        }
+
+        fn acknowledge(&self, _: Sequence) {}
+
+        fn renew(&self, _: Incarnation) -> Result<(), SpoolError> {
+            Ok(())
+        }
+
+        fn level(&self) -> Level {
+            Level::default()
+        }
+    }
+
+    fn spool(count: u64) -> AtHand {
+        AtHand((1..=count).map(|n| Arc::new(record(n, &[n, n + 1]))).collect())
     }
 
     /// What an aggregator would make of the bytes: the deltas' numbers and samples.

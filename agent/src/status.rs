@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lens_model::{Incarnation, UnixNanos};
+use lens_model::UnixNanos;
 use lens_wire::ClockOffset;
 use parking_lot::Mutex;
 use serde::Serialize;
+
+use crate::spool::Recovered;
 
 /// Counters of the agent about itself, each exported as `lens_agent_<name>`.
 #[derive(Debug, Default)]
@@ -22,6 +24,7 @@ pub struct Counters {
     pub connects_total: AtomicU64,
     pub connect_failures_total: AtomicU64,
     pub segments_removed_total: AtomicU64,
+    pub segments_taken_over_total: AtomicU64,
 }
 
 impl Counters {
@@ -74,8 +77,12 @@ pub struct Status {
     pub started: UnixNanos,
     /// Its identity.
     pub identity: String,
-    /// The life its deltas are numbered in.
-    pub incarnation: Incarnation,
+    /// Why harvesting is paused, if it is.
+    pub paused: Mutex<Option<String>>,
+    /// The spool's files, as of the last harvest.
+    pub disk: Mutex<lens_journal::Level>,
+    /// What was found in the spool at the start.
+    pub recovered: Recovered,
     /// What it counts about itself.
     pub counters: Counters,
     /// The segments it knows.
@@ -94,11 +101,13 @@ pub struct Status {
 
 impl Status {
     /// The status of a fresh agent.
-    pub fn new(started: UnixNanos, identity: String, incarnation: Incarnation) -> Self {
+    pub fn new(started: UnixNanos, identity: String, recovered: Recovered) -> Self {
         Self {
             started,
             identity,
-            incarnation,
+            paused: Mutex::new(None),
+            disk: Mutex::default(),
+            recovered,
             counters: Counters::default(),
             segments: Mutex::new(Vec::new()),
             dropped: Mutex::new(BTreeMap::new()),

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use lens_agent::config::Config;
 use lens_agent::link;
-use lens_agent::spool::{HistogramDelta, Level, Record, SharedSpool, Spool, SpoolError};
+use lens_agent::spool::{
+    HistogramDelta, Level, Outbox, Record, Recovered, SharedSpool, SpoolError,
+};
 use lens_agent::status::Status;
 use lens_aggregator::ingest::Ingest;
 use lens_aggregator::listen::Listener;
@@ -163,17 +165,18 @@ struct Feed {
     done: Arc<Notify>,
 }
 
-impl Spool for Feed {
+impl Outbox for Feed {
     fn incarnation(&self) -> Incarnation {
         Incarnation(u128::from(std::process::id()))
     }
 
-    fn renew(&mut self, _: Incarnation) {
+    fn renew(&self, _: Incarnation) -> Result<(), SpoolError> {
         // A life ends when an aggregator has forgotten it; this one outlives the run.
+        Ok(())
     }
 
-    fn append(&mut self, _: Vec<Record>) -> Result<(), SpoolError> {
-        Err(SpoolError::Full { frames: 0, bytes: 0 })
+    fn load(&self, _: Sequence) -> Result<(), SpoolError> {
+        Ok(())
     }
 
     #[allow(clippy::cast_possible_truncation)]
@@ -206,7 +209,7 @@ impl Spool for Feed {
         }))
     }
 
-    fn acknowledge(&mut self, acked: Sequence) {
+    fn acknowledge(&self, acked: Sequence) {
         self.acked.fetch_max(acked.0, Ordering::Relaxed);
         if acked.0 >= self.wanted.load(Ordering::Relaxed) {
             self.done.notify_one();
@@ -215,7 +218,8 @@ impl Spool for Feed {
 
     fn level(&self) -> Level {
         let left = self.wanted.load(Ordering::Relaxed) - self.acked.load(Ordering::Relaxed);
-        Level { frames: usize::try_from(left).unwrap_or(usize::MAX), ..Level::default() }
+        let last = Sequence(self.wanted.load(Ordering::Relaxed));
+        Level { frames: left, last, ..Level::default() }
     }
 }
 
@@ -264,10 +268,8 @@ impl Ours {
         let (wanted, acked) = (Arc::clone(&feed.wanted), Arc::clone(&feed.acked));
         let done = Arc::clone(&feed.done);
         let spiffe = tls::identity_of_file(&files.agent.cert)?;
-        let status =
-            Arc::new(Status::new(unix_now(), spiffe.to_string(), Spool::incarnation(&feed)));
-        let shared =
-            SharedSpool { spool: Arc::new(Mutex::new(Box::new(feed))), changed: Arc::default() };
+        let status = Arc::new(Status::new(unix_now(), spiffe.to_string(), Recovered::default()));
+        let shared = SharedSpool::new(Arc::new(feed));
         let changed = Arc::clone(&shared.changed);
         let config = Arc::new(config(files, spiffe, address));
         let (stop_client, client_stopped) = Shutdown::manual();

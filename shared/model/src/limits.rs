@@ -34,12 +34,10 @@ pub const AGENT_SEGMENTS_MAX: usize = 256;
 /// Unacknowledged delta frames an agent has in flight on its connection.
 pub const AGENT_FRAMES_IN_FLIGHT_MAX: usize = 64;
 
-/// Frames the in-memory spool holds while the aggregator is away; past it harvesting pauses and
-/// the counts stay in the segments, so nothing is lost, only time resolution.
-pub const SPOOL_FRAMES_MAX: usize = 4_096;
-
-/// Bytes the in-memory spool holds, whichever bound is met first.
-pub const SPOOL_BYTES_MAX: usize = 64 << 20;
+/// Bytes an agent's spool takes up on disk at most, by default; past it harvesting pauses and the
+/// counts stay in the segments, so nothing is lost, only time resolution. A host of 48 busy series
+/// writes some 4 KiB a second: 18 hours without an aggregator.
+pub const SPOOL_BYTES_MAX: u64 = 256 << 20;
 
 /// Largest frame body, bytes. A delta frame with [`FRAME_SERIES_MAX`] series of realistic data is
 /// under 100 KiB; the worst block ([`BLOCK_BYTES_MAX`]) still fits with room for the rest.

@@ -88,6 +88,8 @@ pub(crate) mod flag_at {
     pub(crate) const GENERATION: usize = 0;
     pub(crate) const BITS: usize = 8;
     pub(crate) const CANARY: usize = 16;
+    /// Who has read the segment, 16 bytes: the agent's alone, on a cache line of its own.
+    pub(crate) const READER: usize = 64;
 }
 
 /// The two numbers that fix a segment's whole layout.

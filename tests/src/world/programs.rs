@@ -3,14 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lens_agent::harvest::Harvester;
-use lens_agent::spool::{MemorySpool, SharedSpool};
-use lens_agent::status::Status;
+use lens_agent::Agent;
 use lens_aggregator::aggregator::Aggregator;
 use lens_aggregator::state::State;
 use lens_aggregator::window::{Host, Selection};
 use lens_hist::Counts;
-use lens_model::Nanos;
 use lens_service::config::{Settings, Sources};
 use lens_service::tls::IdentityFiles;
 use parking_lot::Mutex;
@@ -85,6 +82,8 @@ pub fn agent(
 ) -> Result<impl Fn() -> Program + use<>, String> {
     let more = [
         ("segments.dir", segments.display().to_string()),
+        ("spool.dir", "/spool".to_owned()),
+        ("spool.max_bytes", "2097152".to_owned()),
         ("aggregator.endpoints", format!("{SERVER}:{QUIC_PORT}")),
     ];
     let settings = settings(lens_agent::config::KEYS, identity, &more)?;
@@ -94,44 +93,11 @@ pub fn agent(
         let config = Arc::clone(&config);
         Box::new(move |env, shutdown| {
             Box::pin(async move {
-                let Ok(incarnation) = env.incarnation() else { return };
-                let status =
-                    Arc::new(Status::new(env.now(), config.identity.to_string(), incarnation));
-                let spool =
-                    MemorySpool::new(incarnation, config.spool_frames_max, config.spool_bytes_max);
-                let shared = SharedSpool {
-                    spool: Arc::new(Mutex::new(Box::new(spool))),
-                    changed: Arc::default(),
-                };
-                tokio::spawn(lens_agent::link::run(
-                    env.clone(),
-                    Arc::clone(&config),
-                    shared.clone(),
-                    Arc::clone(&status),
-                    shutdown.clone(),
-                ));
-                let mut harvester = Harvester::new(
-                    env.clone(),
-                    config.segments_dir.clone(),
-                    config.identity.agent.as_str(),
-                    &config.zone,
-                    Arc::clone(&status),
-                    shared.clone(),
-                );
-                while !shutdown.is_draining() {
-                    let now = env.now();
-                    let wait = Nanos(config.harvest_interval.0 - now.0 % config.harvest_interval.0);
-                    tokio::time::sleep(wait.into()).await;
-                    let (wall, clock) = (Arc::clone(&env.clock), *status.clock.lock());
-                    let turn = env.blocking(move || {
-                        harvester.scan();
-                        harvester.harvest(wall.now(), clock);
-                        harvester
-                    });
-                    match turn.await {
-                        Ok(back) => harvester = back,
-                        Err(_) => return,
+                match Agent::open(env, config).await {
+                    Ok(agent) => {
+                        agent.run(&shutdown).await;
                     }
+                    Err(error) => tracing::warn!(%error, "agent not started"),
                 }
             })
         })

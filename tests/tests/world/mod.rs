@@ -173,8 +173,10 @@ impl World {
     /// The settings of an agent of this name, harvesting ten times a second.
     pub fn agent_settings(&self, name: &str) -> Vec<(String, String)> {
         let segments = self.dir.path().join(format!("{name}-segments"));
+        let spool = self.dir.path().join(format!("{name}-spool"));
         let mut all = self.identity_settings(name);
         all.extend([
+            ("spool.dir".into(), spool.display().to_string()),
             ("segments.dir".into(), segments.display().to_string()),
             ("segments.scan_interval_ms".into(), "100".into()),
             ("harvest.interval_ms".into(), "100".into()),

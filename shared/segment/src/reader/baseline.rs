@@ -2,9 +2,10 @@
 //!
 //! Promise: a reader that imports what another exported yields exactly what came after it.
 
+use lens_hist::Sparse;
 use lens_model::limits::SEGMENT_REQUESTS_MAX;
 
-use super::diff::Counters;
+use super::diff::{Counters, grown};
 use super::{BlockState, SegmentReader};
 
 /// What a reader has taken from a segment so far.
@@ -58,6 +59,25 @@ impl SegmentReader {
             |block| block.pending.as_deref().or(block.committed.as_deref()),
             &self.requests_pending,
         )
+    }
+
+    /// What the last harvest would add to the baseline, block by block, in order of series and
+    /// shard: `each` is given both, and how much each counter grew.
+    ///
+    /// The sum over the shards of a series is what the harvest gave for it.
+    pub fn pending_growth(&self, mut each: impl FnMut(u16, u16, &Sparse)) {
+        let shards = self.geometry.shards();
+        let mut counts = Sparse::new();
+        for &place in &self.pending {
+            let block = &self.blocks[place];
+            let Some(new) = block.pending.as_deref() else { continue };
+            counts.clear();
+            grown(new, block.committed.as_deref(), &mut counts);
+            let (series, shard) = (u16::try_from(place / shards), u16::try_from(place % shards));
+            if let (Ok(series), Ok(shard), false) = (series, shard, counts.is_empty()) {
+                each(series, shard, &counts);
+            }
+        }
     }
 
     fn export(

@@ -106,6 +106,17 @@ pub(super) fn changed(new: &Counters, old: Option<&Counters>) -> u64 {
     mask
 }
 
+/// What each counter grew by, modulo 2^32: exact where `new` was settled against `old`.
+pub(super) fn grown(new: &Counters, old: Option<&Counters>, out: &mut Sparse) {
+    let base = old.unwrap_or(&ZERO);
+    for at in bits(changed(new, old)) {
+        let (new, base) = (load(&new.0[at]), load(&base.0[at]));
+        let grown: [u64; GROUP] =
+            core::array::from_fn(|slot| u64::from(new[slot].wrapping_sub(base[slot])));
+        out.extend_dense(at * GROUP, &grown[..GROUP.min(SLOTS - at * GROUP)]);
+    }
+}
+
 /// Least growth a torn word can show. Between the first and the last byte of a word being copied
 /// its writer adds fewer than 64 counts (some 40 ns of nothing but this counter), so tearing at a
 /// carry leaves it at least 2^8 − 64 above what it was, or below its baseline, which is more still.

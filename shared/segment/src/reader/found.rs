@@ -39,6 +39,8 @@ pub struct SeriesDelta {
 /// How many requests of a slice and arm ended how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestsDelta {
+    /// Its place in the segment, by order of registration.
+    pub index: usize,
     /// The slice.
     pub slice: Slice,
     /// The arm.

@@ -246,7 +246,7 @@ impl SegmentReader {
             let [ok, error] = grown;
             if ok != 0 || error != 0 {
                 let slice = known.slice.clone();
-                out.requests.push(RequestsDelta { slice, arm: known.arm, ok, error });
+                out.requests.push(RequestsDelta { index, slice, arm: known.arm, ok, error });
             }
         }
         Ok(())

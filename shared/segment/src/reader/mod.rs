@@ -13,6 +13,7 @@ mod diff;
 mod fault;
 mod found;
 mod harvest;
+mod mark;
 mod open;
 mod scan;
 
