@@ -21,6 +21,7 @@ use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
 use crate::state::State;
+use crate::steady::Steady;
 use crate::store::{Place, StoreError};
 use crate::window::Windows;
 use crate::worker::{OpenLog, WorkError, Worker};
@@ -140,16 +141,19 @@ impl Aggregator {
 /// Seals and trims windows, and tells of verdicts that changed, once a slot.
 async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     let base: Nanos = state.windows.read().base();
-    let mut watch = crate::judge::Watch::new();
+    let (mut watch, mut steady) = (crate::judge::Watch::new(), Steady::default());
     let mut ticks = tokio::time::interval(base.into());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
         let state = Arc::clone(&state);
+        let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
             let now = state.now();
-            state.windows.write().advance(now);
+            if let Some(believed) = believed {
+                state.windows.write().advance(believed);
+            }
             watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
             watch
         });

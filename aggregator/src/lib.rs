@@ -19,6 +19,7 @@ pub mod log;
 pub mod program;
 pub mod snapshot;
 pub mod state;
+pub mod steady;
 pub mod store;
 pub mod window;
 pub mod worker;

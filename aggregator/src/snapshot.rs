@@ -6,6 +6,7 @@
 //! series and once for each of them, microseconds each, so a reader of many never starves ingest.
 
 mod agent;
+mod incomplete;
 mod row;
 
 use std::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ use crate::state::State;
 use crate::window::{RequestCounts, Span};
 
 pub use agent::Agent;
+pub use incomplete::{Gap, Incomplete, incomplete};
 pub use row::{Row, Value};
 
 /// Request outcomes of one slice and arm.
@@ -35,16 +37,16 @@ pub struct Requests {
     pub ok: u64,
     /// Failed within the window.
     pub error: u64,
-    /// Answered since the aggregator started.
+    /// Answered, ever.
     pub ok_total: u64,
-    /// Failed since the aggregator started.
+    /// Failed, ever.
     pub error_total: u64,
 }
 
 /// Sums over everything.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
-    /// Samples merged since the aggregator started.
+    /// Samples ever merged.
     pub samples: u64,
     /// Samples in the window.
     pub samples_window: u64,
@@ -95,6 +97,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The agents, by name.
     pub agents: Vec<Agent>,
+    /// Stretches within the summary window that an agent did not account for.
+    pub incomplete: Vec<Incomplete>,
 }
 
 impl Snapshot {
@@ -116,17 +120,19 @@ impl Snapshot {
         slices.extend(requests.iter().map(|requests| requests.slice.clone()));
         slices.sort_unstable();
         slices.dedup();
+        let incomplete = incomplete(state, window, now);
         let totals = totals(state, &slices, &rows, &requests, &agents);
         Self {
             t: now,
             uptime_s: now.since(state.started).as_secs_f64(),
             window_s: rules.summary_window.as_secs_f64(),
-            health: judge::health(&slices, &rows),
+            health: Health { incomplete: incomplete.clone(), ..judge::health(&slices, &rows) },
             slices,
             rows,
             requests,
             totals,
             agents,
+            incomplete,
         }
     }
 }

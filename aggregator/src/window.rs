@@ -126,7 +126,7 @@ impl Span {
 /// One series as a whole: how much was merged and when it was last heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesState {
-    /// Samples merged since the aggregator started, over all hosts.
+    /// Samples ever merged, over all hosts.
     pub merged_total: u64,
     /// End of the newest interval any host reported samples for.
     pub last_event: UnixNanos,
@@ -628,7 +628,7 @@ impl Windows {
         sum
     }
 
-    /// Request outcomes since the aggregator started, by slice and arm, in order.
+    /// Request outcomes ever merged, by slice and arm, in order.
     pub fn requests_total(&self) -> BTreeMap<(Slice, Arm), RequestCounts> {
         let total = |hosts: &ByHost<HostRequests>| {
             let mut sum = RequestCounts::default();

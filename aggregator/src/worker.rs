@@ -9,6 +9,9 @@
 //! again until that works; memory is then what is durable, and agents resume from there. It never
 //! acknowledges what failed, and never ends the process.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::ingest::{Ingest, Submission};
 use crate::log::{LogError, Partition, PartitionLog, Position, Record};
 use crate::state::State;
+use crate::steady::Steady;
 use crate::store::{Committed, Place, Store, StoreError};
 
 /// The partition of the embedded log.
@@ -75,6 +79,7 @@ pub struct Worker {
     place: Arc<Place>,
     open_log: OpenLog,
     commit_interval: Duration,
+    steady: Steady,
     engine: Option<Engine>,
 }
 
@@ -153,6 +158,13 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// The store.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
 impl Worker {
     /// Takes the place of the store and opens it.
     ///
@@ -167,8 +179,17 @@ impl Worker {
     ) -> Result<Self, WorkError> {
         let state = Arc::clone(&ingest.state);
         let env = state.env.clone();
-        let mut worker =
-            Self { env, state, ingest, queue, place, open_log, commit_interval, engine: None };
+        let mut worker = Self {
+            env,
+            state,
+            ingest,
+            queue,
+            place,
+            open_log,
+            commit_interval,
+            steady: Steady::default(),
+            engine: None,
+        };
         worker.open().await?;
         Ok(worker)
     }
@@ -239,36 +260,18 @@ impl Worker {
         match self.env.blocking(job).await {
             Ok((engine, batch, Ok(done))) => {
                 self.engine = Some(engine);
-                self.tell(&batch, &done);
+                tell(&self.ingest, &batch, &done);
             }
-            Ok((engine, _, Err(error))) => self.close(engine, &error.into()).await,
+            Ok((engine, _, Err(error))) => self.close(engine, &error).await,
             Err(_) => self.fault(&WorkError::Abandoned.to_string()),
         }
     }
 
-    /// Tells connections what is durable, and those whose records did not come through to send
-    /// them again.
-    fn tell(&self, batch: &[Submission], done: &[Committed]) {
-        for (life, acked) in done.iter().flat_map(|committed| &committed.watermarks) {
-            self.ingest.acknowledge(life, *acked);
-        }
-        for life in done.iter().flat_map(|committed| &committed.gaps) {
-            self.ingest.resend(life);
-        }
-        let durable = |submission: &Submission| {
-            let seen = done.iter().filter_map(|c| c.watermarks.get(&submission.life));
-            seen.max().is_some_and(|acked| *acked >= submission.sequence)
-        };
-        for lost in batch.iter().filter(|s| s.sequence > Sequence(0) && !durable(s)) {
-            self.ingest.resend(&lost.life);
-        }
-    }
-
     async fn maintain(&mut self) {
+        let Some(now) = self.steady.at(Instant::now(), self.state.now()) else { return };
         let Some(mut engine) = self.engine.take() else { return };
-        let state = Arc::clone(&self.state);
         let job = move || {
-            let done = engine.store.maintain(state.now());
+            let done = engine.store.maintain(now);
             (engine, done)
         };
         match self.env.blocking(job).await {
@@ -326,5 +329,23 @@ impl Worker {
         while let Ok(submission) = self.queue.try_recv() {
             self.ingest.resend(&submission.life);
         }
+    }
+}
+
+/// Tells connections what is durable, and those whose records did not come through to send them
+/// again.
+fn tell(ingest: &Ingest, batch: &[Submission], done: &[Committed]) {
+    for (life, acked) in done.iter().flat_map(|committed| &committed.watermarks) {
+        ingest.acknowledge(life, *acked);
+    }
+    for life in done.iter().flat_map(|committed| &committed.gaps) {
+        ingest.resend(life);
+    }
+    let durable = |submission: &Submission| {
+        let seen = done.iter().filter_map(|c| c.watermarks.get(&submission.life));
+        seen.max().is_some_and(|acked| *acked >= submission.sequence)
+    };
+    for lost in batch.iter().filter(|s| s.sequence > Sequence(0) && !durable(s)) {
+        ingest.resend(&lost.life);
     }
 }

@@ -18,10 +18,13 @@ use lens_agent::spool::{
     HistogramDelta, Level, Outbox, Record, Recovered, SharedSpool, SpoolError,
 };
 use lens_agent::status::Status;
+use lens_aggregator::aggregator::embedded_log;
 use lens_aggregator::ingest::Ingest;
 use lens_aggregator::listen::Listener;
 use lens_aggregator::state::{Rules, State};
+use lens_aggregator::store::{Place, StoreConfig};
 use lens_aggregator::window::Windows;
+use lens_aggregator::worker::Worker;
 use lens_hist::{Sparse, block};
 use lens_model::{Incarnation, InstanceName, Nanos, Sequence, SeriesKey, UnixNanos};
 use lens_service::certs::{self, CertFiles, Subject};
@@ -233,6 +236,8 @@ struct Ours {
     acked: Arc<AtomicU64>,
     done: Arc<Notify>,
     changed: Arc<Notify>,
+    /// What it merged, durably.
+    _dir: tempfile::TempDir,
     /// Dropped last: their senders' end means shutdown.
     _running: [tokio::sync::watch::Sender<bool>; 2],
 }
@@ -242,7 +247,13 @@ impl Ours {
         let (client, server) = (runtime("agent")?, runtime("aggregator")?);
         let windows = Windows::new(Nanos::from_secs(5), Nanos::from_secs(60));
         let state = Arc::new(State::new(Env::system(), Rules::default(), windows, unix_now()));
-        let ingest = Arc::new(Ingest::new(Arc::clone(&state)));
+        let (ingest, queue) = Ingest::new(Arc::clone(&state));
+        let (env, dir) = (&state.env, tempfile::tempdir()?);
+        let store = StoreConfig { dir: dir.path().join("store"), ..StoreConfig::default() };
+        let place = Place::take(Arc::clone(&env.disk), store, env.planted)?;
+        let log = embedded_log(env, &place);
+        let worker = Worker::start(Arc::clone(&ingest), queue, place, log, Duration::ZERO);
+        let worker = server.block_on(worker)?;
         let listener = {
             let _entered = server.enter();
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -250,7 +261,8 @@ impl Ours {
         };
         let address = listener.address()?;
         let (stop_server, server_stopped) = Shutdown::manual();
-        server.spawn(listener.run(server_stopped));
+        server.spawn(listener.run(server_stopped.clone()));
+        server.spawn(worker.run(server_stopped));
 
         let feed = Feed {
             batches: batches.iter().map(|batch| data::sparse(batch)).collect(),
@@ -284,6 +296,7 @@ impl Ours {
             acked,
             done,
             changed,
+            _dir: dir,
             _running: running,
         })
     }

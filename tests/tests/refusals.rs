@@ -116,6 +116,7 @@ fn a_port_that_is_taken_is_named_with_its_key() {
     let mut pairs = world.identity_settings("server");
     pairs.push(("quic.listen".into(), udp_taken.clone()));
     pairs.push(("http.listen".into(), "127.0.0.1:0".into()));
+    pairs.push(("store.dir".into(), world.dir().join("store").display().to_string()));
     let pairs = settings(pairs);
     expect(&role("aggregator", &pairs), 2, &["quic.listen", &udp_taken, "another port"]);
 
@@ -129,6 +130,23 @@ fn a_port_that_is_taken_is_named_with_its_key() {
     let demo = ["demo", "--for", "1s", "--json", "--no-browser", "--corpus", corpus, "--http"];
     let demo = [&demo[..], &[taken.as_str()]].concat();
     expect(&demo, 2, &["--http", &taken, "another port"]);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_or_is_in_use_is_named_with_its_key() {
+    let world = World::new(&[]);
+    let with_store = |dir: String| {
+        let mut pairs = world.identity_settings("server");
+        pairs.push(("quic.listen".into(), "127.0.0.1:0".into()));
+        pairs.push(("http.listen".into(), "127.0.0.1:0".into()));
+        pairs.push(("store.dir".into(), dir));
+        settings(pairs)
+    };
+    let taken = with_store(world.dir().join("store").display().to_string());
+    expect(&role("aggregator", &taken), 2, &["store.dir", "another aggregator's"]);
+    // A file is where the directory ought to be.
+    let file = with_store(world.dir().join("ca.pem").join("store").display().to_string());
+    expect(&role("aggregator", &file), 2, &["store.dir", "ca.pem", "may write"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use super::params::Params;
 use super::{Api, Problem};
-use crate::snapshot::rfc3339;
+use crate::snapshot::{Incomplete, rfc3339};
 use crate::state;
 use tree::Tree;
 
@@ -38,6 +38,8 @@ pub(super) struct DashboardAnswer {
     #[schema(value_type = Object, example = json!({
         "metrics.quality.ndcg_at_10": "no search node reports the gauge ndcg_at_10"}))]
     reasons: BTreeMap<String, String>,
+    /// Stretches within the summary window that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// The instant it is as of.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -71,6 +73,7 @@ pub(super) async fn dashboard_state(
             success: true,
             dashboard_state,
             reasons,
+            incomplete: snapshot.incomplete.clone(),
             timestamp: snapshot.t,
             latency_ms: begun.elapsed().as_secs_f64() * 1e3,
         }

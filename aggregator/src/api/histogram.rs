@@ -12,14 +12,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::params::Params;
-use super::quantiles::{aligned, each_step};
+use super::past::Past;
+use super::quantiles::aligned;
 use super::{Api, Problem};
-use crate::snapshot::rfc3339;
+use crate::snapshot::{Incomplete, incomplete, rfc3339};
 use crate::state;
 use crate::window::{Selection, Span};
 
 /// Samples longer than the largest latency of the layout, told beside the text forms.
 const OVERFLOW_HEADER: HeaderName = HeaderName::from_static("lens-overflow");
+
+/// Stretches within the span that an agent did not account for, told beside the text forms.
+const INCOMPLETE_HEADER: HeaderName = HeaderName::from_static("lens-incomplete");
 
 const FORMATS: [&str; 5] = ["json", "hdr", "hlog", "hgrm", "otlp"];
 
@@ -34,6 +38,11 @@ pub(super) struct HistogramAnswer {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     to: UnixNanos,
+    /// Width of the windows it was summed from, seconds.
+    #[schema(example = 5.0)]
+    resolution_s: f64,
+    /// Stretches within the span that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// Samples, those above range included.
     #[schema(example = 4_812)]
     count: u64,
@@ -74,6 +83,11 @@ pub(super) struct HeatmapAnswer {
     /// Width of a step, seconds.
     #[schema(example = 5.0)]
     step_s: f64,
+    /// Width of the windows they were summed from, seconds.
+    #[schema(example = 5.0)]
+    resolution_s: f64,
+    /// Stretches within the span that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// Edges of the rows, ms: row `i` reaches from `edges_ms[i]` to `edges_ms[i + 1]`. Eight rows
     /// an octave.
     #[schema(example = json!([0.0, 0.000_016]))]
@@ -110,7 +124,8 @@ pub(super) struct Column {
 /// base64. `hlog`: an HdrHistogram interval log, one interval a `step` (by default one over the
 /// span), each V2 compressed. `hgrm`: HdrHistogram's percentile table, milliseconds. The HdrHistogram
 /// forms count in nanoseconds; samples above range stand in their last bucket and their number in
-/// the header `lens-overflow`.
+/// the header `lens-overflow`, and `lens-incomplete` says how many stretches of the span some agent
+/// did not account for. `resolution_s` is as for `/api/v1/quantiles`.
 #[utoipa::path(get, path = "/api/v1/histogram", tag = "data",
     params(
         ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
@@ -154,7 +169,7 @@ pub(super) async fn histogram(State(api): State<Api>, params: Params) -> Result<
             format!("format={format} is one histogram: leave step out, or use json or hlog");
         return Err(Problem::bad_parameter("step", detail));
     }
-    api.work(move |state, _| answer(state, &selection, span, step, &format)).await?
+    api.work(move |state, _| answer(state, &selection, span, step, &format, now)).await?
 }
 
 fn answer(
@@ -163,38 +178,46 @@ fn answer(
     span: Span,
     step: Option<Nanos>,
     format: &str,
+    now: UnixNanos,
 ) -> Result<Response, Problem> {
     let fault = |error: std::io::Error| Problem::internal(error.to_string());
+    let past = Past::of(state, span, step, now)?;
+    let (span, step, resolution_s) = (past.span, past.step, past.resolution().as_secs_f64());
+    let incomplete = incomplete(state, span, now);
     if let (Some(step), "json") = (step, format) {
         let mut columns = Vec::new();
-        each_step(state, selection, span, step, |t, counts| {
-            columns.push(render::column(t, counts));
-        });
+        past.each_step(selection, step, |t, counts| columns.push(render::column(t, counts)))?;
         let (from, to, step_s) = (span.from, span.to, step.as_secs_f64());
         let edges_ms = render::edges_ms();
-        return Ok(Json(HeatmapAnswer { from, to, step_s, edges_ms, columns }).into_response());
+        let answer =
+            HeatmapAnswer { from, to, step_s, resolution_s, incomplete, edges_ms, columns };
+        return Ok(Json(answer).into_response());
     }
     let mut total = Counts::new();
-    state.windows.read().sum(selection, span, &mut total);
+    past.sum(selection, &mut total)?;
     let body = match format {
         "hdr" => render::hdr_base64(&total).map_err(fault)?,
         "hgrm" => render::hgrm(&total).map_err(fault)?,
         "hlog" => {
             let mut intervals = Vec::new();
             match step {
-                Some(step) => each_step(state, selection, span, step, |t, counts| {
+                Some(step) => past.each_step(selection, step, |t, counts| {
                     intervals.push((t, step, counts.to_sparse()));
-                }),
+                })?,
                 None => {
                     intervals.push((span.from, span.to.since(span.from), total.to_sparse()));
                 }
             }
             render::hlog(selection, span.from, &intervals).map_err(fault)?
         }
-        _ => return Ok(Json(render::json(span, &total)).into_response()),
+        _ => {
+            let answer = render::json(span, resolution_s, incomplete, &total);
+            return Ok(Json(answer).into_response());
+        }
     };
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (INCOMPLETE_HEADER, incomplete.len().to_string()),
         (OVERFLOW_HEADER, total.overflow().to_string()),
     ];
     Ok((headers, body).into_response())

@@ -14,6 +14,7 @@ mod histogram;
 mod live;
 mod metrics;
 mod params;
+mod past;
 mod problem;
 mod quantiles;
 mod slices;

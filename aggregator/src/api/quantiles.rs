@@ -4,23 +4,21 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use lens_hist::{Counts, Quantile, Sparse};
-use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
+use lens_hist::{Counts, Quantile};
+use lens_model::limits::QUERY_POINTS_MAX;
 use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::params::Params;
+use super::past::Past;
 use super::{Api, Problem};
-use crate::snapshot::{Value, rfc3339};
+use crate::snapshot::{Incomplete, Value, incomplete, rfc3339};
 use crate::state;
 use crate::window::{Selection, Span};
 
 /// Points of all series of one answer together: ten full series.
 const ANSWER_POINTS_MAX: usize = 10 * QUERY_POINTS_MAX;
-
-/// Steps copied out under one lock.
-const STEPS_PER_LOCK: u64 = 32;
 
 /// Quantiles over time.
 #[derive(Serialize, ToSchema)]
@@ -36,10 +34,15 @@ pub(super) struct QuantilesAnswer {
     /// Width of a step, seconds; `null` for one point over the whole span.
     #[schema(example = 5.0)]
     step_s: Option<f64>,
-    /// Start of the oldest window still held: before it there are no points.
+    /// Width of the windows it was answered from, seconds.
+    #[schema(example = 5.0)]
+    resolution_s: f64,
+    /// Start of the oldest window still held at this width: before it there are no points.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     held_from: UnixNanos,
+    /// Stretches within the span that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// One entry a series, in order of slice, stage and arm.
     series: Vec<SeriesPoints>,
 }
@@ -81,7 +84,9 @@ pub(super) struct Point {
 ///
 /// Per series and step: how many samples, and each quantile with its 95 % interval. Below a
 /// quantile's sample floor `value_ms` is `null` with the reason. Without `step` there is one point
-/// over the whole span. Windows are 5 s wide and counted to the step they begin in.
+/// over the whole span. Windows are counted to the step they begin in. Within the last hour they are
+/// 5 s wide; further back they may be 1 min or 1 h, `resolution_s` says which, and span and step are
+/// then widened to whole ones.
 #[utoipa::path(get, path = "/api/v1/quantiles", tag = "data",
     params(
         ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
@@ -120,12 +125,6 @@ pub(super) fn aligned(span: Span, base: Nanos, now: UnixNanos) -> Span {
     Span { from: UnixNanos(span.from.0 / base.0 * base.0), to }
 }
 
-/// Start of the oldest window the ring holds.
-pub(super) fn held_from(base: Nanos, now: UnixNanos) -> UnixNanos {
-    let ring = Nanos(base.0.saturating_mul(WINDOW_SLOTS_MAX as u64 - 1));
-    UnixNanos(now.0 / base.0 * base.0).minus(ring)
-}
-
 /// The selected series, in order.
 pub(super) fn selected(state: &state::State, selection: &Selection) -> Vec<SeriesKey> {
     let keys = state.windows.read().series().into_keys();
@@ -133,36 +132,6 @@ pub(super) fn selected(state: &state::State, selection: &Selection) -> Vec<Serie
         .filter(|key| selection.stage.is_none_or(|stage| stage == key.stage))
         .filter(|key| selection.arm.is_none_or(|arm| arm == key.arm))
         .collect()
-}
-
-/// Calls `each` with the start and counts of every step that holds samples. The lock is held for
-/// a few steps at a time, and never while `each` runs.
-pub(super) fn each_step(
-    state: &state::State,
-    selection: &Selection,
-    span: Span,
-    step: Nanos,
-    mut each: impl FnMut(UnixNanos, &Counts),
-) {
-    let now = state.now();
-    let held = held_from(state.windows.read().base(), now);
-    let skipped = held.since(span.from).0 / step.0;
-    let chunk = Nanos(step.0.saturating_mul(STEPS_PER_LOCK));
-    let mut from = span.from.plus(Nanos(skipped.saturating_mul(step.0)));
-    let mut counts = Counts::new();
-    while from < span.to {
-        let part = Span { from, to: from.plus(chunk).min(span.to) };
-        let mut found: Vec<(UnixNanos, Sparse)> = Vec::new();
-        state.windows.read().steps(selection, part, step, |t, counts| {
-            found.push((t, counts.to_sparse()));
-        });
-        for (t, sparse) in &found {
-            counts.clear();
-            counts.merge_sparse(sparse);
-            each(*t, &counts);
-        }
-        from = part.to;
-    }
 }
 
 fn answer(
@@ -175,33 +144,34 @@ fn answer(
 ) -> Result<QuantilesAnswer, Problem> {
     let base = state.windows.read().base();
     let keys = selected(state, selection);
-    if let Some(step) = step {
-        refuse_too_many(keys.len(), span, step, base)?;
+    let past = Past::of(state, span, step, now)?;
+    if let Some(step) = past.step {
+        refuse_too_many(keys.len(), past.span, step, base)?;
     }
-    let series = keys.into_iter().map(|key| {
+    let mut series = Vec::new();
+    for key in keys {
         let selection = Selection::series(&key);
-        let points = match step {
-            Some(step) => {
-                let mut points = Vec::new();
-                each_step(state, &selection, span, step, |t, counts| {
-                    points.push(point(t, counts, quantiles));
-                });
-                points
-            }
+        let mut points = Vec::new();
+        match past.step {
+            Some(step) => past.each_step(&selection, step, |t, counts| {
+                points.push(point(t, counts, quantiles));
+            })?,
             None => {
                 let mut counts = Counts::new();
-                state.windows.read().sum(&selection, span, &mut counts);
-                vec![point(span.from, &counts, quantiles)]
+                past.sum(&selection, &mut counts)?;
+                points.push(point(past.span.from, &counts, quantiles));
             }
-        };
-        SeriesPoints { slice: key.slice, stage: key.stage, arm: key.arm, points }
-    });
+        }
+        series.push(SeriesPoints { slice: key.slice, stage: key.stage, arm: key.arm, points });
+    }
     Ok(QuantilesAnswer {
-        from: span.from,
-        to: span.to,
-        step_s: step.map(Nanos::as_secs_f64),
-        held_from: held_from(base, now),
-        series: series.collect(),
+        from: past.span.from,
+        to: past.span.to,
+        step_s: past.step.map(Nanos::as_secs_f64),
+        resolution_s: past.resolution().as_secs_f64(),
+        held_from: past.held_from,
+        incomplete: incomplete(state, past.span, now),
+        series,
     })
 }
 

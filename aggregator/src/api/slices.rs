@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::params::Params;
 use super::{Api, Problem};
 use crate::judge::Verdict;
-use crate::snapshot::{Row, Snapshot, rfc3339};
+use crate::snapshot::{Incomplete, Row, Snapshot, rfc3339};
 use crate::state;
 
 /// Every slice known or seen.
@@ -22,6 +22,8 @@ pub(super) struct SlicesAnswer {
     /// Width of the window `count` and `verdict` speak of, seconds.
     #[schema(example = 300.0)]
     window_s: f64,
+    /// Stretches within the window that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// The slices, in order.
     slices: Vec<SliceAnswer>,
 }
@@ -36,7 +38,7 @@ pub(super) struct SliceAnswer {
     known: bool,
     /// Samples in the window, over its series.
     count: u64,
-    /// Samples merged since the aggregator started, over its series.
+    /// Samples ever merged, over its series.
     merged_total: u64,
     /// Its series.
     series: Vec<SeriesAnswer>,
@@ -57,7 +59,7 @@ pub(super) struct SeriesAnswer {
     arm: Arm,
     /// Samples in the window.
     count: u64,
-    /// Samples merged since the aggregator started.
+    /// Samples ever merged.
     merged_total: u64,
     /// When samples were last recorded.
     #[serde(serialize_with = "rfc3339")]
@@ -83,9 +85,9 @@ pub(super) struct ArmRequests {
     ok: u64,
     /// Failed within the window.
     error: u64,
-    /// Answered since the aggregator started.
+    /// Answered, ever.
     ok_total: u64,
-    /// Failed since the aggregator started.
+    /// Failed, ever.
     error_total: u64,
 }
 
@@ -109,7 +111,12 @@ pub(super) async fn slices(
 
 fn answer(state: &state::State, snapshot: &Snapshot) -> SlicesAnswer {
     let slices = snapshot.slices.iter().map(|slice| slice_answer(state, snapshot, slice));
-    SlicesAnswer { t: snapshot.t, window_s: snapshot.window_s, slices: slices.collect() }
+    SlicesAnswer {
+        t: snapshot.t,
+        window_s: snapshot.window_s,
+        incomplete: snapshot.incomplete.clone(),
+        slices: slices.collect(),
+    }
 }
 
 fn slice_answer(state: &state::State, snapshot: &Snapshot, slice: &Slice) -> SliceAnswer {

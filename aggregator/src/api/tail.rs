@@ -10,7 +10,7 @@ use super::params::Params;
 use super::quantiles::selected;
 use super::{Api, Problem};
 use crate::judge::{self, Evidence, NO_INTERVAL, Slo, Verdict};
-use crate::snapshot::{Row, Snapshot, rfc3339};
+use crate::snapshot::{Incomplete, Row, Snapshot, rfc3339};
 use crate::state;
 use crate::window::Selection;
 
@@ -27,6 +27,8 @@ pub(super) struct TailAnswer {
     /// Width of the window they speak of, seconds.
     #[schema(example = 300.0)]
     window_s: f64,
+    /// Stretches within the window that an agent did not account for; empty when all did.
+    incomplete: Vec<Incomplete>,
     /// One entry a series, in order of slice, stage and arm.
     series: Vec<SeriesTail>,
     /// The slices against each other, by stage and arm.
@@ -145,6 +147,7 @@ fn answer(state: &state::State, snapshot: &Snapshot, selection: &Selection) -> T
     TailAnswer {
         t: snapshot.t,
         window_s: snapshot.window_s,
+        incomplete: snapshot.incomplete.clone(),
         series: rows.iter().map(|row| series_tail(state, snapshot.t, row)).collect(),
         comparison: comparison(&rows),
     }

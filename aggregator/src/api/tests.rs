@@ -4,6 +4,7 @@ mod data;
 mod described;
 mod health;
 mod metrics;
+mod past;
 mod refused;
 mod stream;
 

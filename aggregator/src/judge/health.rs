@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Verdict;
-use crate::snapshot::Row;
+use crate::snapshot::{Incomplete, Row};
 
 /// The three answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -74,6 +74,8 @@ pub struct Health {
     /// Slices with a silent series.
     #[schema(value_type = Vec<String>)]
     pub stale: Vec<Slice>,
+    /// Stretches within the summary window that an agent did not account for.
+    pub incomplete: Vec<Incomplete>,
     /// One sentence for people.
     pub summary: String,
 }
@@ -113,6 +115,7 @@ pub fn health(slices: &[Slice], rows: &[Row]) -> Health {
         insufficient_data,
         violations,
         stale,
+        incomplete: Vec::new(),
         summary: String::new(),
     };
     health.summary = summary(&health, rows.is_empty());

@@ -341,7 +341,7 @@ impl<'a> Reader<'a> {
         let length = self.index("block", BLOCK_BYTES_MAX + 1)?;
         let bytes = self.bytes("block", length)?;
         match BlockRef::parse(bytes) {
-            Ok((_, rest)) if rest.is_empty() => Ok(bytes.into()),
+            Ok((_, [])) => Ok(bytes.into()),
             _ => Err(RecordError::Malformed("block")),
         }
     }

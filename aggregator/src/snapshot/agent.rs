@@ -4,8 +4,9 @@ use lens_model::{Nanos, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::rfc3339;
+use super::{Gap, rfc3339};
 use crate::state::AgentState;
+use crate::window::Span;
 
 /// One agent, in the API's units.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -49,6 +50,14 @@ pub struct Agent {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// End of what it accounted for; `null` before its first delta.
+    #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub covered_to: Option<UnixNanos>,
+    /// Whether it said goodbye.
+    pub left: bool,
+    /// Stretches of time it did not account for, the present one without an end.
+    pub gaps: Vec<Gap>,
     /// Age of the oldest frame in its spool, seconds: not reported yet.
     pub spool_age_s: Option<f64>,
     /// Samples it dropped: not reported yet.
@@ -77,6 +86,14 @@ impl Agent {
             rejected: state.rejected.clone(),
             samples: state.samples,
             instances: state.instances.clone(),
+            covered_to: state.coverage.to,
+            left: state.coverage.left && !state.connected,
+            gaps: state
+                .coverage
+                .missing(Span::ALL, state.connected, now)
+                .into_iter()
+                .map(|(from, to)| Gap { from, to })
+                .collect(),
             spool_age_s: None,
             dropped: None,
             reason: Some("spool_age_s and dropped: agents do not report them yet".into()),

@@ -63,7 +63,7 @@ pub struct Row {
     /// Samples in the window.
     #[schema(example = 4_812)]
     pub count: u64,
-    /// Samples merged since the aggregator started.
+    /// Samples ever merged.
     #[schema(example = 91_204)]
     pub merged_total: u64,
     /// Samples a second over the last minute of whole slots; `null` in the first seconds.

@@ -35,7 +35,7 @@ pub use coverage::Coverage;
 pub use error::StoreError;
 pub use load::Loaded;
 pub use merge::{Committed, KnownAgent, Merge};
-pub use read::{History, Resolution};
+pub use read::{History, Resolution, View};
 
 use disk::WatchedDisk;
 use lens_service::planted::PlantedSet;

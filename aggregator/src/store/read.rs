@@ -11,7 +11,7 @@ use lens_hist::block::BlockRef;
 use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, UnixNanos};
 use parking_lot::RwLock;
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::rollup::{WIDTHS, slot};
 use super::tables::{FLOORS, META, WINDOWS};
@@ -118,11 +118,23 @@ impl View {
         // With a step: what divides it says the same; without, what is narrow enough to be read.
         coarser.fold(finest, |taken, next| {
             let same = step.is_some_and(|step| {
-                step.0 % next.width().0 == 0 && span.from.0 % next.width().0 == 0
+                let width = next.width().0;
+                step.0.is_multiple_of(width) && span.from.0.is_multiple_of(width)
             });
             let needed = step.is_none() && wide(taken);
             if same || needed { next } else { taken }
         })
+    }
+
+    /// Start of the oldest slot held at a resolution; of now, with none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begins(&self, resolution: Resolution) -> Result<UnixNanos, StoreError> {
+        let table = self.read.open_table(WINDOWS[resolution.at()])?;
+        let first = table.first()?.map_or(self.rolled_to, |(key, _)| key.value().0);
+        let floor = self.floors[resolution.at()];
+        Ok(UnixNanos(first.max(floor).saturating_mul(SECOND)))
     }
 
     /// The samples of the selected series in each step of the span, in order; steps without any
@@ -199,22 +211,6 @@ impl View {
         // The coarse row the marker stands in holds what is before the marker, and no more.
         add(&tables[0], series, from, to.min(self.rolled_to), width, counts)?;
         add(&tables[1], series, from.max(self.rolled_to), to, WIDTHS[0], counts)
-    }
-
-    /// Adds everything ever merged into a selection's series while it is still kept by slot at the
-    /// coarsest resolution.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn total(&self, selection: &Selection, counts: &mut Counts) -> Result<(), StoreError> {
-        let mut failed = Ok(());
-        let resolution = Resolution::Hour;
-        let span = Span { from: UnixNanos(0), to: UnixNanos(u64::MAX / SECOND * SECOND) };
-        let step = Nanos(span.to.0);
-        failed = failed.and(self.steps(selection, span, resolution, step, |_, sum| {
-            counts.merge(sum);
-        }));
-        failed
     }
 }
 

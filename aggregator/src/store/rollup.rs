@@ -140,10 +140,10 @@ impl Store {
     /// Removes rows of each resolution that are older than it is kept and contained in the next.
     fn remove(&mut self, now: UnixNanos) -> Result<bool, StoreError> {
         let mut more = false;
-        for at in 0..3 {
+        for (at, width) in WIDTHS.into_iter().enumerate() {
             let kept = now.minus(self.place.config.retention[at]).0 / 1_000_000_000;
             // Never what is not rolled up yet; and a floor never goes back.
-            let floor = slot(kept.min(self.rolled_to), WIDTHS[at]);
+            let floor = slot(kept.min(self.rolled_to), width);
             more |= self.remove_before(at, floor)?;
         }
         Ok(more)

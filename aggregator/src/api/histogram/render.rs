@@ -12,6 +12,7 @@ use lens_hist::{Counts, Quantile, Sparse, layout, samples_min};
 use lens_model::{Nanos, UnixNanos};
 
 use super::{Column, HistogramAnswer, SpectrumPoint};
+use crate::snapshot::Incomplete;
 use crate::window::{Selection, Span};
 
 /// Counters of the layout in one row of a heat map: an octave has 128, so 8 rows an octave.
@@ -26,7 +27,12 @@ const HGRM_TICKS: u32 = 5;
 
 const NANOS_PER_MILLI: f64 = 1e6;
 
-pub(super) fn json(span: Span, counts: &Counts) -> HistogramAnswer {
+pub(super) fn json(
+    span: Span,
+    resolution_s: f64,
+    incomplete: Vec<Incomplete>,
+    counts: &Counts,
+) -> HistogramAnswer {
     let count = counts.total();
     let in_range = counts.slots().iter().enumerate().take(layout::COUNTERS);
     let buckets = in_range
@@ -54,6 +60,8 @@ pub(super) fn json(span: Span, counts: &Counts) -> HistogramAnswer {
     HistogramAnswer {
         from: span.from,
         to: span.to,
+        resolution_s,
+        incomplete,
         count,
         overflow,
         buckets,

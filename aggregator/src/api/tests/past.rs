@@ -1,0 +1,127 @@
+//! Questions about more than the last hour, and gaps, answered from a store.
+
+use std::sync::Arc;
+
+use lens_hist::{Sparse, block};
+use lens_model::{Arm, Incarnation, InstanceName, Nanos, Sequence, Stage, UnixNanos};
+use lens_service::planted::PlantedSet;
+use lens_service::time::rfc3339;
+use lens_wire::{ClockOffset, Instance, Label};
+use serde_json::{Value, json};
+
+use super::{get, served, slice, state};
+use crate::log::Record;
+use crate::log::record::{Body, Histogram};
+use crate::state::State;
+use crate::store::{Place, Store, StoreConfig};
+
+const HOUR: u64 = 3_600;
+
+/// One sample, `ago` seconds before now, as the first delta of a life of its own.
+fn record(now: UnixNanos, ago: u64, life: u128) -> Record {
+    let label = |text| Label::new(text).unwrap();
+    let mut bytes = Vec::new();
+    block::encode(&[5_000_000_u64].into_iter().collect::<Sparse>(), &mut bytes);
+    let instance = Instance {
+        name: InstanceName::new("n1").unwrap(),
+        service: label("lens"),
+        version: label("1"),
+        zone: label(""),
+    };
+    let (stage, arm) = (Stage::A, Arm::Baseline);
+    let histogram = Histogram { instance: 0, slice: 0, stage, arm, block: bytes.into() };
+    Record {
+        identity: "spiffe://lens.test/agent/a1".parse().unwrap(),
+        incarnation: Incarnation(life),
+        sequence: Sequence(1),
+        received: now,
+        body: Some(Body {
+            start: now.minus(Nanos::from_secs(ago)),
+            duration: Nanos::from_secs(1),
+            clock: ClockOffset { offset_nanos: 0, error_nanos: 1 },
+            instances: vec![instance],
+            slices: vec![slice("rust")],
+            histograms: vec![histogram],
+            requests: Vec::new(),
+            gauges: Vec::new(),
+        }),
+    }
+}
+
+/// A state whose store has one sample 40 hours, 2 hours and a minute ago.
+fn stored(dir: &std::path::Path) -> (State, Store) {
+    let state = state();
+    let now = state.now();
+    let config = StoreConfig { dir: dir.join("store"), ..StoreConfig::default() };
+    let place = Place::take(Arc::clone(&state.env.disk), config, PlantedSet::NONE).unwrap();
+    // Begun three days ago, so that there is something to roll up.
+    let mut store = Store::open(&place, now.minus(Nanos::from_secs(72 * HOUR))).unwrap();
+    let records = [(40 * HOUR, 1), (2 * HOUR, 2), (60, 3)];
+    let records = records.map(|(ago, life)| record(now, ago, life));
+    store.commit(records.to_vec(), 4, now).unwrap();
+    while store.maintain(now).unwrap() {}
+    state.restore(store.load(now).unwrap(), store.history());
+    (state, store)
+}
+
+#[tokio::test]
+async fn the_past_is_answered_at_the_resolution_that_is_kept_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _store) = stored(dir.path());
+    let (router, _) = served(state);
+    let ask = async |query: &str| -> Value {
+        get(&router, &format!("/api/v1/histogram?{query}")).await.json()
+    };
+    let told = |answer: &Value| (answer["count"].clone(), answer["resolution_s"].clone());
+    assert_eq!(told(&ask("from=-10m").await), (json!(1), json!(5.0)));
+    assert_eq!(told(&ask("from=-3h&to=-1h").await), (json!(1), json!(60.0)), "1,440 slots of 5 s");
+    assert_eq!(told(&ask("from=-121m&to=-118m").await), (json!(1), json!(5.0)));
+    // The 5 s windows of it are no longer kept.
+    assert_eq!(told(&ask("from=-2430m&to=-2370m").await), (json!(1), json!(60.0)));
+    assert_eq!(told(&ask("from=-3d").await), (json!(3), json!(3_600.0)));
+    let steps = get(&router, "/api/v1/quantiles?from=-3d&step=6h").await.json();
+    let points = steps["series"][0]["points"].as_array().unwrap();
+    let counts: u64 = points.iter().map(|point| point["count"].as_u64().unwrap()).sum();
+    assert_eq!((counts, points.len() > 1), (3, true), "{steps}");
+}
+
+#[tokio::test]
+async fn what_an_agent_did_not_account_for_is_named_in_every_answer_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _store) = stored(dir.path());
+    let now = state.now();
+    let (router, _) = served(state);
+    let ask = async |uri: &str| get(&router, uri).await.json();
+    let whole = ask("/api/v1/quantiles?from=-3d").await;
+    let gaps = whole["incomplete"].as_array().unwrap();
+    assert_eq!(gaps.len(), 3, "two between lives, and silence since: {whole}");
+    assert!(gaps.iter().all(|gap| gap["agent"] == "a1"));
+    assert_eq!(gaps[2]["to"], Value::Null);
+    assert!(gaps[2]["from"].as_str().unwrap() < rfc3339(now).as_str());
+    for uri in ["/health", "/api/v1/tail", "/api/v1/slices", "/monitoring/dashboard"] {
+        let answer = ask(uri).await;
+        let gaps = answer["incomplete"].as_array().unwrap();
+        assert_eq!(gaps.len(), 2, "{uri}: the last five minutes touch two: {answer}");
+    }
+    let agents = ask("/api/v1/agents").await;
+    assert_eq!(agents["agents"][0]["gaps"].as_array().unwrap().len(), 3);
+    assert_eq!(agents["agents"][0]["left"], false);
+    let accounted = ask("/api/v1/histogram?from=-2400m&to=-2400m").await;
+    assert_eq!(accounted["status"], 400, "an empty span");
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_answers_for_the_last_hour_and_says_why_not_for_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _store) = stored(dir.path());
+    state.fault(Some("the disk is full".into()));
+    let (router, _) = served(state);
+    let recent = get(&router, "/api/v1/histogram?from=-10m").await.json();
+    assert_eq!(recent["count"], 1);
+    let older = get(&router, "/api/v1/histogram?from=-3h").await;
+    assert_eq!(older.status, 503);
+    assert!(older.text.contains("the disk is full"), "{}", older.text);
+    let ready = get(&router, "/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("the disk is full"), "{}", ready.text);
+}
