@@ -68,6 +68,9 @@ enum Command {
         /// A mistake to plant, by its name.
         #[arg(long)]
         planted: Option<String>,
+        /// With bits of spools flipped as well.
+        #[arg(long)]
+        flips: bool,
         /// Print every datagram and disk change.
         #[arg(long)]
         events: bool,
@@ -90,8 +93,8 @@ fn main() -> ExitCode {
         Command::Sweep { seeds, from, minutes, threads, planted_seeds } => {
             sweep(seeds, from, Duration::from_secs(minutes * 60), threads, planted_seeds)
         }
-        Command::Replay { seed, only, no_stalls, no_replacement, planted, events, log } => {
-            let mut plan = draw(seed);
+        Command::Replay { seed, only, no_stalls, no_replacement, planted, flips, events, log } => {
+            let mut plan = if flips { draw(seed).with_flips() } else { draw(seed) };
             if log {
                 lens_service::log::start();
             }

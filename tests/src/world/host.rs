@@ -1,8 +1,10 @@
 //! One host: a clock, a disk and a program, through all of its lives.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 
+use lens_journal::Disk;
 use lens_journal::testing::{Crash, FaultyDisk};
 use lens_service::env::Env;
 use lens_service::planted::PlantedSet;
@@ -178,6 +180,24 @@ impl Host {
             self.start_at = Some(now + down);
             (self.power, self.down) = (false, down);
         }
+    }
+
+    /// Turns a bit of one of its spool's files; false when nothing has been written there.
+    pub fn flip_bit(&mut self, file: u64, bit: u64) -> bool {
+        let dir = Path::new(super::programs::SPOOL_DIR);
+        let names = self.disk.list(dir).unwrap_or_default();
+        let paths = names.iter().map(|name| dir.join(name));
+        let written = |path: PathBuf| {
+            let bytes = self.disk.contents(&path)?;
+            let written = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+            Some((path, written))
+        };
+        let files: Vec<(PathBuf, u64)> = paths.filter_map(written).collect();
+        let Some(at) = usize::try_from(file).unwrap_or(0).checked_rem(files.len()) else {
+            return false;
+        };
+        let (path, written) = &files[at];
+        self.disk.flip(path, bit / 8 % written, 1 << (bit % 8))
     }
 
     /// Gives it an empty disk.

@@ -25,10 +25,25 @@ pub struct Plan {
     pub heal_at: u64,
     /// Syncs that stall, of a thousand.
     pub stalls_per_mille: u64,
-    /// A host whose disk is replaced once all is quiet.
-    pub replaced: Option<HostId>,
+    /// Bytes an agent's spool may take up.
+    pub spool_bytes: u64,
+    /// The log before the store breaks its promises.
+    pub adverse_log: bool,
+    /// A host that is replaced once all is quiet.
+    pub replaced: Option<Replacement>,
     /// What goes wrong, by time.
     pub faults: Vec<Fault>,
+}
+
+/// A host gives way to another one of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// Which.
+    pub host: HostId,
+    /// How long the new one does not reach the aggregator, virtual nanoseconds.
+    pub cut_off: u64,
+    /// Its clock begins where the old one's began: no battery.
+    pub clock_begins_again: bool,
 }
 
 /// One thing that goes wrong.
@@ -115,6 +130,17 @@ pub enum What {
         /// The which-th from then on.
         nth: u64,
     },
+    /// An agent is killed, and a bit of its spool is another when it is started again.
+    FlipsBit {
+        /// Whose.
+        host: HostId,
+        /// Which of its files.
+        file: u64,
+        /// Which of the file's bits, of those that were written.
+        bit: u64,
+        /// Until it is started again.
+        down: u64,
+    },
     /// A host's wall clock jumps.
     ClockJumps {
         /// Whose.
@@ -139,6 +165,7 @@ impl What {
             Self::CrashNode { .. } => "node kill",
             Self::DiskFull { .. } => "disk full",
             Self::SyncFails { .. } => "sync fails",
+            Self::FlipsBit { .. } => "bit flip",
             Self::ClockJumps { .. } => "clock jump",
         }
     }
@@ -165,17 +192,47 @@ pub fn draw(seed: u64) -> Plan {
     }
     let heal_at = shape.between(12, 20) * SECOND;
     let stalls_per_mille = *shape.pick(&[0, 20, 20, 60]);
-    let replaced = shape.happens(250).then(|| 1 + shape.below(agents as u64) as usize);
-    let count = shape.between(3, 14);
-    let mut plan =
-        Plan { seed, agents, nodes, heal_at, stalls_per_mille, replaced, faults: Vec::new() };
+    let replaced = shape.happens(200).then(|| Replacement {
+        host: 1 + shape.below(agents as u64) as usize,
+        cut_off: *shape.pick(&[0, 45 * SECOND]),
+        clock_begins_again: shape.happens(500),
+    });
+    let mut plan = Plan {
+        seed,
+        agents,
+        nodes,
+        heal_at,
+        stalls_per_mille,
+        spool_bytes: *shape.pick(&[192 << 10, 256 << 10, 2 << 20]),
+        adverse_log: shape.happens(300),
+        replaced,
+        faults: Vec::new(),
+    };
     let mut faults = chance.fork("faults");
-    for _ in 0..count {
+    for _ in 0..shape.between(3, 14) {
         let at = SECOND + faults.below(heal_at - SECOND);
-        plan.faults.push(Fault { at, what: what(&plan, &mut faults) });
+        let what = what(&plan, &mut faults);
+        plan.faults.push(Fault { at, what });
+        plan.faults.extend(follows(Fault { at, what }, &mut faults));
     }
     plan.faults.sort_by_key(|fault| fault.at);
     plan
+}
+
+impl Plan {
+    /// The same world with one to three bits of spools flipped as well.
+    pub fn with_flips(mut self) -> Self {
+        let mut chance = Chance::new(self.seed).fork("flips");
+        for _ in 0..chance.between(1, 3) {
+            let at = SECOND + chance.below(self.heal_at - SECOND);
+            let host = 1 + chance.below(self.agents as u64) as usize;
+            let (file, bit) = (chance.next(), chance.next());
+            let down = chance.between(SECOND / 5, 3 * SECOND);
+            self.faults.push(Fault { at, what: What::FlipsBit { host, file, bit, down } });
+        }
+        self.faults.sort_by_key(|fault| fault.at);
+        self
+    }
 }
 
 fn what(plan: &Plan, chance: &mut Chance) -> What {
@@ -187,7 +244,7 @@ fn what(plan: &Plan, chance: &mut Chance) -> What {
     let power = chance.happens(500);
     match chance.below(20) {
         0..=2 => What::Weather { from, to, weather: weather(chance), lasts },
-        3 => What::Partition { from, to, both: true, lasts },
+        3 => What::Partition { from, to, both: true, lasts: 2 * lasts },
         4..=5 => What::Partition { from, to, both: false, lasts },
         6..=7 => What::Crash { host, polls: chance.below(60), power, down },
         8..=10 => What::Strike { host, operations: chance.between(1, 60), power, down },
@@ -203,6 +260,16 @@ fn what(plan: &Plan, chance: &mut Chance) -> What {
             What::ClockJumps { host, by_secs: by }
         }
     }
+}
+
+/// What often comes with a fault: a disk that fails a sync is soon without power as well.
+fn follows(fault: Fault, chance: &mut Chance) -> Option<Fault> {
+    let What::SyncFails { host, .. } = fault.what else { return None };
+    let (polls, down) = (chance.below(60), chance.between(SECOND / 5, 3 * SECOND));
+    let at = fault.at + chance.between(SECOND, 6 * SECOND);
+    chance
+        .happens(600)
+        .then_some(Fault { at, what: What::Crash { host, polls, power: true, down } })
 }
 
 fn weather(chance: &mut Chance) -> Weather {

@@ -4,11 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lens_agent::Agent;
-use lens_aggregator::aggregator::Aggregator;
+use lens_aggregator::aggregator::{Aggregator, StartError};
+use lens_aggregator::config::Config;
+use lens_aggregator::log::PartitionLog;
+use lens_aggregator::log::adversary::{AdversaryLog, Faults};
 use lens_aggregator::state::State;
+use lens_aggregator::store::Place;
 use lens_aggregator::window::{Host, Selection};
+use lens_aggregator::worker::OpenLog;
 use lens_hist::Counts;
 use lens_service::config::{Settings, Sources};
+use lens_service::env::Env;
 use lens_service::tls::IdentityFiles;
 use parking_lot::Mutex;
 
@@ -18,6 +24,9 @@ use super::oracle::Sums;
 
 /// Where the aggregator listens.
 pub const QUIC_PORT: u16 = 7_443;
+
+/// Where an agent keeps its spool.
+pub const SPOOL_DIR: &str = "/spool";
 
 /// The aggregator's state, for as long as one runs.
 pub type Probe = Arc<Mutex<Option<Arc<State>>>>;
@@ -45,6 +54,7 @@ fn settings(
 pub fn aggregator(
     identity: &IdentityFiles,
     probe: &Probe,
+    adverse_log: Option<u64>,
 ) -> Result<impl Fn() -> Program + use<>, String> {
     let more = [
         ("quic.listen", format!("0.0.0.0:{QUIC_PORT}")),
@@ -52,13 +62,15 @@ pub fn aggregator(
         ("store.dir", "/store".to_owned()),
     ];
     let settings = settings(lens_aggregator::config::KEYS, identity, &more)?;
-    let config = lens_aggregator::config::Config::check(&settings).map_err(|e| e.to_string())?;
+    let config = Config::check(&settings).map_err(|e| e.to_string())?;
     let probe = Arc::clone(probe);
+    // Not on the aggregator's host: it outlives every crash there, with all its broken promises.
+    let log = adverse_log.map(|seed| Arc::new(AdversaryLog::new(seed, Faults::ALL)));
     Ok(move || -> Program {
-        let (config, probe) = (config.clone(), Arc::clone(&probe));
+        let (config, probe, log) = (config.clone(), Arc::clone(&probe), log.clone());
         Box::new(move |env, shutdown| {
             Box::pin(async move {
-                match Aggregator::start(env, &config).await {
+                match start(env, &config, log).await {
                     Ok(aggregator) => {
                         *probe.lock() = Some(aggregator.state());
                         aggregator.run(shutdown).await;
@@ -72,6 +84,17 @@ pub fn aggregator(
     })
 }
 
+async fn start(
+    env: Env,
+    config: &Config,
+    log: Option<Arc<AdversaryLog>>,
+) -> Result<Aggregator, StartError> {
+    let Some(log) = log else { return Aggregator::start(env, config).await };
+    let place = Place::take(Arc::clone(&env.disk), config.store.clone(), env.planted)?;
+    let open: OpenLog = Arc::new(move || Ok(Arc::clone(&log) as Arc<dyn PartitionLog>));
+    Aggregator::start_with(env, config, place, open).await
+}
+
 /// An agent of that name, for the segments in a directory.
 ///
 /// # Errors
@@ -79,15 +102,17 @@ pub fn aggregator(
 pub fn agent(
     identity: &IdentityFiles,
     segments: &Path,
+    spool_bytes: u64,
 ) -> Result<impl Fn() -> Program + use<>, String> {
     let more = [
         ("segments.dir", segments.display().to_string()),
-        ("spool.dir", "/spool".to_owned()),
-        ("spool.max_bytes", "2097152".to_owned()),
+        ("spool.dir", SPOOL_DIR.to_owned()),
         ("aggregator.endpoints", format!("{SERVER}:{QUIC_PORT}")),
     ];
     let settings = settings(lens_agent::config::KEYS, identity, &more)?;
-    let config = lens_agent::config::Config::check(&settings).map_err(|e| e.to_string())?;
+    let mut config = lens_agent::config::Config::check(&settings).map_err(|e| e.to_string())?;
+    // Far below what a configuration may say, so that a world of seconds fills it.
+    config.spool_bytes_max = spool_bytes;
     let config = Arc::new(config);
     Ok(move || -> Program {
         let config = Arc::clone(&config);

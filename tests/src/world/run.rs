@@ -1,9 +1,10 @@
 //! Living a plan from beginning to end, and the verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use lens_model::UnixNanos;
 use lens_service::planted::PlantedSet;
 use tempfile::TempDir;
 
@@ -13,7 +14,7 @@ use super::network::{HostId, Network, Traffic, Weather};
 use super::nodes::SearchNode;
 use super::oracle::{Differences, Sums};
 use super::panics;
-use super::plan::{AGENTS_MAX, AGGREGATOR, Fault, Plan, What};
+use super::plan::{AGENTS_MAX, AGGREGATOR, Fault, Plan, Replacement, What};
 use super::programs::{self, Probe};
 use super::random::Chance;
 use super::rogue::{Attempts, rogue};
@@ -73,11 +74,15 @@ struct World {
     plan: Plan,
     now: u64,
     hosts: Vec<Host>,
+    /// What the hosts' clocks said at the beginning.
+    first_walls: Vec<UnixNanos>,
     nodes: Vec<SearchNode>,
     segments: Vec<PathBuf>,
     shared: Shared,
     oracle: Sums,
     probe: Probe,
+    /// Agents whose spool was damaged.
+    flipped: BTreeSet<HostId>,
     /// Nodes record.
     recording: bool,
     /// Faults of the plan strike.
@@ -132,11 +137,13 @@ impl World {
         let (probe, claims) = (Probe::default(), Attempts::default());
         let (mut hosts, mut segments) = (Vec::new(), vec![dir.path().to_owned()]);
         CERTIFICATES.with(|certificates| {
-            let aggregator = programs::aggregator(&certificates.of(SERVER), &probe)?;
+            let adverse = plan.adverse_log.then(|| chance.fork("log").next());
+            let aggregator = programs::aggregator(&certificates.of(SERVER), &probe, adverse)?;
             hosts.push(Host::new(AGGREGATOR, &chance, shared.clone(), Box::new(aggregator)));
             for id in 1..=plan.agents {
                 segments.push(dir.path().join(agent_name(id)));
-                let agent = programs::agent(&certificates.of(&agent_name(id)), &segments[id])?;
+                let identity = certificates.of(&agent_name(id));
+                let agent = programs::agent(&identity, &segments[id], plan.spool_bytes)?;
                 hosts.push(Host::new(id, &chance, shared.clone(), Box::new(agent)));
             }
             let (id, chance) = (plan.agents + 1, &chance);
@@ -153,11 +160,13 @@ impl World {
             nodes: plan.nodes.iter().enumerate().map(node).collect(),
             plan: plan.clone(),
             now: 0,
+            first_walls: hosts.iter().map(|host| host.skew.wall(0)).collect(),
             hosts,
             segments,
             shared,
             oracle: Sums::default(),
             probe,
+            flipped: BTreeSet::new(),
             recording: true,
             faulty: true,
             claims,
@@ -235,6 +244,12 @@ impl World {
                 self.ends.push((now + lasts, fault.what));
             }
             What::SyncFails { host, nth } => self.hosts[host].disk.fail_sync(nth),
+            What::FlipsBit { host, file, bit, down } => {
+                self.hosts[host].crash(now, 0, false, down);
+                if self.hosts[host].flip_bit(file, bit) {
+                    self.flipped.insert(host);
+                }
+            }
             What::ClockJumps { host, by_secs } => {
                 self.hosts[host].skew.jump(by_secs * 1_000_000_000);
             }
@@ -265,9 +280,9 @@ impl World {
             wrong = self.stay_equal()?;
         }
         if wrong.is_empty()
-            && let Some(host) = self.plan.replaced
+            && let Some(replacement) = self.plan.replaced
         {
-            wrong = self.replace(host)?;
+            wrong = self.replace(replacement)?;
         }
         Ok(self.outcome(wrong, took))
     }
@@ -285,9 +300,14 @@ impl World {
 
     fn differences(&self) -> Differences {
         match programs::answers(&self.probe) {
-            Some(merged) => self.oracle.differences(&merged),
+            Some(merged) => self.oracle.differences(&merged, &self.damaged()),
             None => Differences::unanswered(),
         }
+    }
+
+    /// Agents of which less than was recorded may be merged: their spool was damaged.
+    fn damaged(&self) -> BTreeSet<String> {
+        self.flipped.iter().map(|host| agent_name(*host)).collect()
     }
 
     /// Waits until what was recorded is what was merged; what is still wrong, and how long it took.
@@ -319,7 +339,8 @@ impl World {
     }
 
     /// A host is replaced: drained and stopped, then started with an empty disk and fresh nodes.
-    fn replace(&mut self, host: HostId) -> Result<Vec<String>, String> {
+    fn replace(&mut self, replacement: Replacement) -> Result<Vec<String>, String> {
+        let Replacement { host, cut_off, clock_begins_again } = replacement;
         let of_host: Vec<usize> =
             (0..self.nodes.len()).filter(|at| self.plan.nodes[*at] == host).collect();
         of_host.iter().for_each(|node| self.nodes[*node].kill());
@@ -330,11 +351,19 @@ impl World {
         self.until(self.now + 15 * SECOND)?;
         self.hosts[host].replace_disk();
         std::fs::remove_dir_all(&self.segments[host]).map_err(|error| error.to_string())?;
+        if clock_begins_again {
+            let skew = &self.hosts[host].skew;
+            skew.jump(self.first_walls[host].0.cast_signed() - skew.wall(self.now).0.cast_signed());
+        }
         self.hosts[host].start_at = Some(self.now);
         of_host.iter().for_each(|node| self.nodes[*node].start_at = Some(now));
+        for (from, to) in [(AGGREGATOR, host), (host, AGGREGATOR)] {
+            self.shared.network.set_cut(from, to, cut_off > 0);
+        }
         self.recording = true;
-        self.until(self.now + 3 * SECOND)?;
+        self.until(self.now + cut_off + 3 * SECOND)?;
         self.recording = false;
+        self.shared.network.heal();
         Ok(self.agree()?.0)
     }
 
