@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use lens_model::UnixNanos;
 use lens_service::time::{rfc3339, unix_now};
 use serde_json::{Value, json};
 
@@ -90,6 +91,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
     let segments = status.segments.lock().clone();
     let clock = *status.clock.lock();
     let link = status.link.lock().clone();
+    let certificate = status.certificate.lock().clone();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &status.counters;
     Json(json!({
@@ -130,11 +132,21 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
             "last_error": link.last_error,
             "last_ack": link.last_ack.map(rfc3339),
         },
+        "certificate": {
+            "expires": certificate.expires.map(rfc3339),
+            "seconds_left": certificate.expires.map(|end| seconds_left(end, now)),
+            "problem": certificate.problem,
+        },
         "clock_offset_ms": clock.is_measured().then_some(clock.offset_nanos as f64 / 1e6),
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
         "dropped": *status.dropped.lock(),
         "flag_generation": Value::Null,
     }))
+}
+
+/// Seconds until an instant; negative once it is past.
+fn seconds_left(end: UnixNanos, now: UnixNanos) -> f64 {
+    (end.0 as f64 - now.0 as f64) / 1e9
 }
 
 fn recovered(found: &Recovered) -> Value {
@@ -222,6 +234,13 @@ fn exposition(admin: &Admin) -> String {
         let help = "Aggregator's clock minus ours.";
         put("gauge", "clock_offset_seconds", help, clock.offset_nanos as f64 / 1e9);
     }
+    let certificate = status.certificate.lock().clone();
+    if let Some(end) = certificate.expires {
+        let help = "Time until the certificate in force ends.";
+        put("gauge", "certificate_seconds_left", help, seconds_left(end, unix_now()));
+    }
+    let problem = f64::from(u8::from(certificate.problem.is_some()));
+    put("gauge", "certificate_problem", "1 while its files are not taken up.", problem);
     let dropped = status.dropped.lock();
     out.push_str("# HELP lens_agent_dropped_total Things refused, by reason.\n");
     out.push_str("# TYPE lens_agent_dropped_total counter\n");

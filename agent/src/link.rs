@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lens_model::{Incarnation, Sequence};
+use lens_model::{Incarnation, Sequence, UnixNanos};
 use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
-use lens_service::tls;
+use lens_service::tls::{self, Stamp};
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
     ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream, TransportConfig,
@@ -34,6 +34,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Pause between clock measurements.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at the identity's files.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
 /// Longest deltas wait for the first clock measurement.
 const FIRST_CLOCK_MAX: Duration = Duration::from_secs(1);
@@ -81,6 +84,9 @@ pub enum LinkError {
     /// The stream broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The certificate was renewed.
+    #[error("the certificate was renewed: connecting anew with it")]
+    Renewed,
     /// Another agent took the place of this one.
     #[error("another agent with this identity took over: issue each its own certificate")]
     Replaced,
@@ -143,7 +149,8 @@ pub async fn run(
                     (shown.connected, shown.last_error) = (true, None);
                 }
                 backoff = BACKOFF_MIN;
-                let ended = link.carry(&env, &shared, &status, &mut clock, &drained).await;
+                status.certificate.lock().expires = link.expires;
+                let ended = link.carry(&env, &config, &shared, &status, &mut clock, &drained).await;
                 status.link.lock().connected = false;
                 match ended {
                     Ok(()) => return true,
@@ -203,6 +210,9 @@ struct Link {
     buffer: FrameBuffer,
     incarnation: Incarnation,
     welcome: Welcome,
+    /// The identity's files as they were read, and when the certificate ends.
+    stamp: Stamp,
+    expires: Option<UnixNanos>,
 }
 
 fn transport() -> TransportConfig {
@@ -246,7 +256,10 @@ async fn handshake(
 ) -> Result<Link, LinkError> {
     let fail = |detail: String| LinkError::Connect { endpoint: name.into(), detail };
     let address = resolve(env, name).await?;
-    // Read anew for each connection, so that a renewed certificate is taken up.
+    // Read anew for each connection, so that a renewed certificate is taken up. The stamp is taken
+    // first: what changes in between is then noticed, not missed.
+    let stamp = config.identity_files.stamp();
+    let expires = tls::expiry_of_file(&config.identity_files.cert).ok();
     let crypto = tls::client(&config.identity_files, lens_wire::ALPN, env.net.crypto())
         .map_err(|error| fail(error.to_string()))?;
     let local: SocketAddr =
@@ -286,7 +299,7 @@ async fn handshake(
             }
         }
     };
-    Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome })
+    Ok(Link { endpoint, connection, send, receive, buffer, incarnation, welcome, stamp, expires })
 }
 
 /// What an error says, what caused it, and what an operator can do about it.
@@ -370,6 +383,7 @@ impl Link {
     async fn carry(
         mut self,
         env: &Env,
+        config: &Arc<Config>,
         shared: &SharedSpool,
         status: &Status,
         clock: &mut Clock,
@@ -379,6 +393,8 @@ impl Link {
         shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(CERTIFICATE_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let opened = Instant::now();
         let mut out = Vec::new();
         loop {
@@ -398,6 +414,11 @@ impl Link {
                     out.clear();
                     session.ping(env.now(), &mut out);
                     self.write(&out, status).await?;
+                }
+                _ = looks.tick() => self.renewed(env, config, status).await?,
+                () = status.reload.notified() => {
+                    self.stamp = Stamp::default();
+                    self.renewed(env, config, status).await?;
                 }
                 chunk = self.receive.read_chunk(64 << 10, true) => {
                     let chunk = chunk.map_err(|error| match &error {
@@ -425,6 +446,36 @@ impl Link {
                 }
                 () = shared.changed.notified() => {}
                 () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
+            }
+        }
+    }
+
+    /// Ends a session whose certificate was renewed, so that the next one has it; files that do
+    /// not fit leave the session as it is, and are shown.
+    async fn renewed(
+        &mut self,
+        env: &Env,
+        config: &Arc<Config>,
+        status: &Status,
+    ) -> Result<(), LinkError> {
+        let (held, shared, crypto) = (self.stamp.clone(), Arc::clone(config), env.net.crypto());
+        let job = move || {
+            let stamp = shared.identity_files.stamp();
+            let fresh = (stamp != held)
+                .then(|| tls::client(&shared.identity_files, lens_wire::ALPN, crypto).map(drop));
+            (stamp, fresh)
+        };
+        let Ok((stamp, Some(fresh))) = env.blocking(job).await else { return Ok(()) };
+        self.stamp = stamp;
+        status.certificate.lock().problem = fresh.as_ref().err().map(ToString::to_string);
+        match fresh {
+            Ok(()) => {
+                self.connection.close(VarInt::from_u32(0), b"certificate renewed");
+                Err(LinkError::Renewed)
+            }
+            Err(error) => {
+                warn!(%error, "certificate not taken up, the old one stays");
+                Ok(())
             }
         }
     }

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::agent::Agent;
 use crate::config::{Config, KEYS, PREFIX};
+use crate::status::Status;
 
 /// lens-agent: harvests the latency segments of search nodes and ships them to an aggregator.
 #[derive(Parser, Debug)]
@@ -84,7 +85,7 @@ async fn serve(config: Config) -> Exit {
             warn!(%error, "SIGHUP cannot be handled");
             None
         },
-        |hangups| Some(tokio::spawn(note_hangups(hangups))),
+        |hangups| Some(tokio::spawn(note_hangups(hangups, agent.admin().status))),
     );
     agent.run(&shutdown).await;
     stop_admin.send_replace(true);
@@ -92,8 +93,9 @@ async fn serve(config: Config) -> Exit {
     Exit::Done
 }
 
-async fn note_hangups(mut hangups: tokio::signal::unix::Signal) {
+async fn note_hangups(mut hangups: tokio::signal::unix::Signal, status: Arc<Status>) {
     while hangups.recv().await.is_some() {
-        info!("certificates are read anew with each connection; nothing else to reload");
+        info!("certificates are taken up anew; nothing else to reload");
+        status.reload.notify_one();
     }
 }

@@ -70,6 +70,15 @@ pub struct LinkStatus {
     pub last_ack: Option<UnixNanos>,
 }
 
+/// The certificate as `/status` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CertificateStatus {
+    /// When the one in force ends.
+    pub expires: Option<UnixNanos>,
+    /// Why the files as they are now are not taken up; the one in force stays.
+    pub problem: Option<String>,
+}
+
 /// Everything the admin endpoints show.
 #[derive(Debug)]
 pub struct Status {
@@ -91,6 +100,10 @@ pub struct Status {
     pub dropped: Mutex<BTreeMap<String, u64>>,
     /// The connection.
     pub link: Mutex<LinkStatus>,
+    /// The certificate.
+    pub certificate: Mutex<CertificateStatus>,
+    /// Asks for the certificate to be taken up anew.
+    pub reload: tokio::sync::Notify,
     /// The clocks.
     pub clock: Mutex<ClockOffset>,
     /// Whether it is shutting down.
@@ -112,6 +125,8 @@ impl Status {
             segments: Mutex::new(Vec::new()),
             dropped: Mutex::new(BTreeMap::new()),
             link: Mutex::new(LinkStatus::default()),
+            certificate: Mutex::new(CertificateStatus::default()),
+            reload: tokio::sync::Notify::new(),
             clock: Mutex::new(ClockOffset::UNMEASURED),
             draining: AtomicBool::new(false),
             scanned: AtomicBool::new(false),

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
+use crate::security::Security;
 use crate::state::State;
 use crate::steady::Steady;
 use crate::store::{Place, StoreError};
@@ -80,9 +81,21 @@ impl Aggregator {
     /// # Errors
     /// [`StartError`] names what cannot be used.
     pub async fn start(env: Env, config: &Config) -> Result<Self, StartError> {
+        Self::start_secured(env, config, Security::default()).await
+    }
+
+    /// As [`Aggregator::start`], with this at its doors.
+    ///
+    /// # Errors
+    /// As [`Aggregator::start`].
+    pub async fn start_secured(
+        env: Env,
+        config: &Config,
+        security: Security,
+    ) -> Result<Self, StartError> {
         let place = Place::take(Arc::clone(&env.disk), config.store.clone(), env.planted)?;
         let log = embedded_log(&env, &place);
-        Self::start_with(env, config, place, log).await
+        Self::begin(env, config, security, place, log).await
     }
 
     /// As [`Aggregator::start`], over another log.
@@ -95,14 +108,26 @@ impl Aggregator {
         place: Arc<Place>,
         log: OpenLog,
     ) -> Result<Self, StartError> {
+        Self::begin(env, config, Security::default(), place, log).await
+    }
+
+    async fn begin(
+        env: Env,
+        config: &Config,
+        security: Security,
+        place: Arc<Place>,
+        log: OpenLog,
+    ) -> Result<Self, StartError> {
         let windows = Windows::new(config.base, config.lateness);
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
+        let state = state.secured(security);
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
         let worker = Worker::start(Arc::clone(&ingest), queue, place, log, interval).await?;
         let domain = config.trust_domain.clone();
-        let listener = Listener::open(config.quic_listen, &config.identity, domain, ingest)?;
+        let listener = Listener::open(config.quic_listen, &config.identity, domain, ingest)?
+            .limited(config.limits);
         Ok(Self { env, state, listener, worker })
     }
 

@@ -1,5 +1,7 @@
 //! The aggregator's configuration: its keys, and what they mean once checked.
 
+mod auth;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,8 +12,12 @@ use lens_model::{Nanos, Slice, TrustDomain};
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
 
+use crate::audit::Places;
+use crate::listen::Limits;
 use crate::state::Rules;
 use crate::store::StoreConfig;
+
+pub use auth::AuthConfig;
 
 /// The prefix of the aggregator's environment variables.
 pub const PREFIX: &str = "LENS_AGGREGATOR";
@@ -25,10 +31,46 @@ pub const KEYS: &[Key] = &[
         doc: "where agents connect, UDP; port 0 takes a free one",
     },
     Key {
+        path: "quic.connections_max",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: Some("4096"),
+        doc: "connections and handshakes at once; one more is refused",
+    },
+    Key {
+        path: "quic.connections_per_address_max",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: Some("16"),
+        doc: "of these, from one address; raise it where a fleet stands behind one address",
+    },
+    Key {
+        path: "quic.handshakes_unvalidated_max",
+        kind: Kind::Integer { min: 0, max: 4_096 },
+        default: Some("64"),
+        doc: "handshakes under way above which a new address must first prove itself; 0: always",
+    },
+    Key {
+        path: "quic.handshake_max_ms",
+        kind: Kind::Integer { min: 100, max: 60_000 },
+        default: Some("3000"),
+        doc: "longest a handshake may take, milliseconds",
+    },
+    Key {
+        path: "quic.hello_max_ms",
+        kind: Kind::Integer { min: 50, max: 60_000 },
+        default: Some("1000"),
+        doc: "longest from the handshake to a valid HELLO, milliseconds",
+    },
+    Key {
+        path: "quic.connection_age_max_s",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        default: Some("3600"),
+        doc: "age at which an agent has to connect anew, and its certificate is looked at again, seconds",
+    },
+    Key {
         path: "http.listen",
         kind: Kind::Address,
         default: Some("127.0.0.1:3000"),
-        doc: "where API and page listen; loopback only until roles are configured",
+        doc: "where API and page listen; loopback only while auth.mode is none",
     },
     Key {
         path: "identity.cert",
@@ -89,6 +131,60 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 1, max: 36_500 },
         default: Some("400"),
         doc: "how long 1 h windows are kept, days; what is older is in the lifetime counts alone",
+    },
+    Key {
+        path: "identity.revoked",
+        kind: Kind::Path,
+        default: None,
+        doc: "file of those kept out: `agent NAME`, `operator NAME` or `serial HEX` a line; the API edits it",
+    },
+    Key {
+        path: "auth.mode",
+        kind: Kind::Text,
+        default: Some("none"),
+        doc: "who may use the API: tokens, mtls, or none, which is for loopback only",
+    },
+    Key {
+        path: "auth.tokens",
+        kind: Kind::Path,
+        default: None,
+        doc: "file of tokens, made by `lens token create`; reread when it changes",
+    },
+    Key {
+        path: "auth.operator_ca",
+        kind: Kind::Path,
+        default: None,
+        doc: "authority of operators' certificates, PEM, with mode mtls; identity.ca when unset",
+    },
+    Key {
+        path: "auth.operators",
+        kind: Kind::Labels,
+        default: None,
+        doc: "roles of operators by name, with mode mtls, such as { alice = \"admin auditor\" }",
+    },
+    Key {
+        path: "audit.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where the audit record is kept; what needs a record is refused while it is unset",
+    },
+    Key {
+        path: "audit.head",
+        kind: Kind::Path,
+        default: None,
+        doc: "where its signed head is written, best on another disk; head.json beside it when unset",
+    },
+    Key {
+        path: "audit.key",
+        kind: Kind::Path,
+        default: None,
+        doc: "key the head is signed with, made on the first start; audit.key in audit.dir when unset",
+    },
+    Key {
+        path: "audit.rotate_bytes",
+        kind: Kind::Integer { min: 65_536, max: 67_108_864 },
+        default: Some("16777216"),
+        doc: "size at which a file of the record is followed by another, bytes",
     },
     Key {
         path: "windows.base_s",
@@ -181,6 +277,14 @@ pub struct Config {
     pub lateness: Nanos,
     /// How it judges and shows.
     pub rules: Rules,
+    /// Bounds of the data plane's door.
+    pub limits: Limits,
+    /// Who may use the API.
+    pub auth: AuthConfig,
+    /// Where the audit record is kept, if it is.
+    pub audit: Option<Places>,
+    /// File of those kept out.
+    pub revoked: Option<PathBuf>,
     /// Where and how it keeps what it merged.
     pub store: StoreConfig,
     /// Pause between two commits under load.
@@ -233,15 +337,8 @@ impl Config {
         slices_known.sort();
         slices_known.dedup();
         let http_listen = settings.address("http.listen").unwrap_or(([127, 0, 0, 1], 3000).into());
-        if !http_listen.ip().is_loopback() {
-            // There is no authentication yet: what is on the network would be anyone's.
-            problem(
-                "http.listen",
-                format!(
-                    "is {http_listen}: without authentication only loopback is allowed; put a proxy that authenticates in front"
-                ),
-            );
-        }
+        let auth = auth::check(settings, http_listen, &mut problem);
+        let auth = auth.unwrap_or(AuthConfig::None);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -253,6 +350,8 @@ impl Config {
         let secs = |key| Nanos::from_secs(settings.integer(key));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let millis = |key| Nanos((settings.float(key) * 1e6) as u64);
+        let count = |key| usize::try_from(settings.integer(key)).unwrap_or(usize::MAX);
+        let ms = |key| Duration::from_millis(settings.integer(key));
         let automatic = settings.integer("slices.automatic_max");
         let slices_automatic_max = usize::try_from(automatic).unwrap_or(AUTOMATIC_SLICES_MAX);
         let cache = usize::try_from(settings.integer("store.cache_mib")).unwrap_or(64);
@@ -276,6 +375,18 @@ impl Config {
             trust_domain,
             base: Nanos::from_secs(WINDOW_BASE_SECS),
             lateness: secs("windows.allowed_lateness_s"),
+            limits: Limits {
+                connections_max: count("quic.connections_max"),
+                per_address_max: count("quic.connections_per_address_max"),
+                unvalidated_max: count("quic.handshakes_unvalidated_max"),
+                handshake_max: ms("quic.handshake_max_ms"),
+                hello_max: ms("quic.hello_max_ms"),
+                age_max: Duration::from_secs(settings.integer("quic.connection_age_max_s")),
+                ..Limits::default()
+            },
+            auth,
+            audit: auth::places(settings),
+            revoked: settings.path("identity.revoked"),
             rules: Rules {
                 slices_known,
                 slices_automatic_max,

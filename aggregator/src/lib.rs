@@ -9,6 +9,8 @@
 
 pub mod aggregator;
 pub mod api;
+pub mod audit;
+pub mod auth;
 pub mod config;
 pub mod dashboard;
 pub mod export;
@@ -17,6 +19,9 @@ pub mod judge;
 pub mod listen;
 pub mod log;
 pub mod program;
+pub mod reload;
+pub mod security;
+pub mod serve;
 pub mod snapshot;
 pub mod state;
 pub mod steady;

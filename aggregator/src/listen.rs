@@ -4,18 +4,20 @@
 //! can make us hold is bounded here; who a peer is comes from its certificate and from nothing it
 //! says. docs/wire.md has the protocol; the numbers beside the code are its requirements.
 
+mod limits;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lens_model::limits::{AGENTS_MAX, CONNECTIONS_MAX, HANDSHAKES_UNVALIDATED_MAX};
+use lens_model::limits::AGENTS_MAX;
 use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, TrustDomain, UnixNanos};
 use lens_service::env::Env;
 use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
-use lens_service::tls::{self, IdentityFiles, TlsError};
+use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
 use lens_wire::{
     Ack, FrameBuffer, FrameError, FromAgent, Hello, Phase, Reason, Refuse, RefuseCode, Welcome,
 };
@@ -25,16 +27,19 @@ use quinn::{TransportConfig, VarInt};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
 use crate::log::Record;
 use crate::state::{AgentState, Counters};
 use crate::store::LIVES_MAX;
+use limits::{Admission, Answer, Seat};
 
-/// Longest a handshake may take, and longest from it to a valid HELLO.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+pub use limits::Limits;
+
+/// Time between two looks for connections that are too old.
+const AGE_LOOK: Duration = Duration::from_millis(500);
 
 /// Handshakes that may be under way at once, and bytes held for them.
 const INCOMING_MAX: usize = 512;
@@ -116,6 +121,7 @@ pub struct Listener {
     trust_domain: Option<TrustDomain>,
     current: Arc<Mutex<HashMap<AgentName, (u64, Connection)>>>,
     next_id: Arc<AtomicU64>,
+    admission: Admission,
 }
 
 fn transport() -> TransportConfig {
@@ -147,6 +153,8 @@ fn server_config(env: &Env, files: &IdentityFiles) -> Result<ServerConfig, TlsEr
 }
 
 /// Takes up renewed certificates for connections to come.
+///
+/// Connections that stand keep the identity they came with, at most as long as a connection may.
 #[derive(Clone, Debug)]
 pub struct Renewal {
     env: Env,
@@ -189,7 +197,15 @@ impl Listener {
             trust_domain,
             current: Arc::default(),
             next_id: Arc::default(),
+            admission: Admission::new(Limits::default()),
         })
+    }
+
+    /// The same within these limits.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.admission = Admission::new(limits);
+        self
     }
 
     /// The address really listened on.
@@ -208,8 +224,9 @@ impl Listener {
 
     /// Accepts agents until shutdown, then tells them to come back later.
     pub async fn run(self, shutdown: Shutdown) {
-        let handshakes = Arc::new(AtomicU64::new(0));
         // Dropped with this future: a connection does not outlive its listener.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(warden(self.admission.clone(), Arc::clone(&self.ingest)));
         let mut connections = JoinSet::new();
         loop {
             let incoming = tokio::select! {
@@ -219,36 +236,9 @@ impl Listener {
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            let counters = &self.ingest.state.counters;
-            if self.endpoint.open_connections() >= CONNECTIONS_MAX {
-                Counters::add(&counters.connections_refused_total, 1);
-                incoming.refuse();
-                continue;
-            }
-            let crowded = handshakes.load(Ordering::Relaxed) >= HANDSHAKES_UNVALIDATED_MAX as u64;
-            if crowded && !incoming.remote_address_validated() {
-                // An address that was validated already may not be asked again.
-                if incoming.retry().is_err() {
-                    Counters::add(&counters.connections_refused_total, 1);
-                }
-                continue;
-            }
-            handshakes.fetch_add(1, Ordering::Relaxed);
-            let (handshakes, taken) = (Arc::clone(&handshakes), self.share());
-            let shutdown = shutdown.clone();
-            connections.spawn(async move {
-                let connection = match incoming.accept() {
-                    Ok(connecting) => timeout(HANDSHAKE_MAX, connecting).await,
-                    Err(error) => Ok(Err(error)),
-                };
-                handshakes.fetch_sub(1, Ordering::Relaxed);
-                match connection {
-                    Ok(Ok(connection)) => taken.serve(connection, shutdown).await,
-                    Ok(Err(error)) => taken.failed(&error.to_string()),
-                    Err(_) => taken.failed("took too long"),
-                }
-            });
+            self.answer(incoming, &shutdown, &mut connections);
         }
+        tasks.abort_all();
         self.ingest.state.listening.store(false, Ordering::Relaxed);
         let ended = async { while connections.join_next().await.is_some() {} };
         drop(timeout(Duration::from_secs(2), ended).await);
@@ -258,13 +248,72 @@ impl Listener {
         drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
     }
 
+    fn answer(
+        &self,
+        incoming: quinn::Incoming,
+        shutdown: &Shutdown,
+        connections: &mut JoinSet<()>,
+    ) {
+        let counters = &self.ingest.state.counters;
+        let from = incoming.remote_address().ip();
+        // An address that was validated already may not be asked again.
+        let validated = incoming.remote_address_validated() || !incoming.may_retry();
+        let seat = match self.admission.ask(from, validated) {
+            Answer::Accept(seat) => seat,
+            Answer::Retry => {
+                Counters::add(&counters.retries_total, 1);
+                // One that may not be retried was told apart above.
+                return drop(incoming.retry());
+            }
+            Answer::Refuse => {
+                Counters::add(&counters.connections_refused_total, 1);
+                return incoming.refuse();
+            }
+        };
+        let (taken, shutdown) = (self.share(), shutdown.clone());
+        let most = self.admission.limits().handshake_max;
+        connections.spawn(async move {
+            let connection = match incoming.accept() {
+                Ok(connecting) => timeout(most, connecting).await,
+                Err(error) => Ok(Err(error)),
+            };
+            let why = match connection {
+                Ok(Ok(connection)) => return taken.enter(connection, &seat, shutdown).await,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "took too long".into(),
+            };
+            seat.failed();
+            taken.failed(&why);
+        });
+    }
+
     fn share(&self) -> Taken {
         Taken {
             ingest: Arc::clone(&self.ingest),
             trust_domain: self.trust_domain.clone(),
             current: Arc::clone(&self.current),
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            limits: self.admission.limits(),
         }
+    }
+}
+
+/// Ends connections whose time is up or whose owner is revoked.
+async fn warden(admission: Admission, ingest: Arc<Ingest>) {
+    let state = &ingest.state;
+    let mut revoked = state.security.revocations.changes();
+    loop {
+        tokio::select! {
+            changed = revoked.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(AGE_LOOK) => {}
+        }
+        let out = admission.close_revoked(&state.security.revocations.now());
+        let old = admission.close_old(Instant::now(), state.now());
+        if out + old > 0 {
+            info!(revoked = out, old, "connections ended");
+        }
+        Counters::add(&state.counters.connections_revoked_total, out as u64);
+        Counters::add(&state.counters.connections_aged_total, old as u64);
     }
 }
 
@@ -274,6 +323,7 @@ struct Taken {
     trust_domain: Option<TrustDomain>,
     current: Arc<Mutex<HashMap<AgentName, (u64, Connection)>>>,
     id: u64,
+    limits: Limits,
 }
 
 impl Taken {
@@ -282,25 +332,50 @@ impl Taken {
         debug!(why, "handshake failed");
     }
 
-    async fn serve(self, connection: Connection, shutdown: Shutdown) {
+    /// Finds out who it is, and whether they may hold this connection.
+    async fn enter(self, connection: Connection, seat: &Seat, shutdown: Shutdown) {
         let from = connection.remote_address();
-        let identity = match tls::peer_identity(&connection) {
-            Ok(identity) => identity,
+        let peer = match tls::peer(&connection) {
+            Ok(peer) => peer,
             Err(error) => {
+                seat.failed();
                 self.failed(&error.to_string());
                 warn!(%from, %error, "certificate is no agent's");
                 connection.close(VarInt::from_u32(1), b"certificate names no agent");
                 return;
             }
         };
+        let agent = &peer.id.agent;
+        // Placed before it is looked up: whoever is revoked meanwhile is found by one of the two.
+        let room = seat.open(&peer, &connection);
+        let counters = &self.ingest.state.counters;
+        if self.ingest.state.security.revocations.now().agent(agent, &peer.serial) {
+            Counters::add(&counters.connections_revoked_total, 1);
+            warn!(%agent, %from, serial = peer.serial, "revoked, and kept out");
+            connection.close(VarInt::from_u32(2), b"certificate revoked");
+            return;
+        }
+        if !room {
+            Counters::add(&counters.connections_refused_total, 1);
+            let why = limits::too_many(agent, self.limits.per_agent_max);
+            warn!(%agent, %from, why, "connection refused");
+            connection.close(VarInt::from_u32(4), why.as_bytes());
+            return;
+        }
+        self.serve(connection, peer, shutdown).await;
+    }
+
+    async fn serve(self, connection: Connection, peer: Peer, shutdown: Shutdown) {
+        let identity = peer.id.clone();
+        let hello_by = Instant::now() + self.limits.hello_max;
         Counters::add(&self.ingest.state.counters.connections_total, 1);
-        let opened = timeout(HANDSHAKE_MAX, connection.accept_bi()).await;
+        let opened = timeout_at(hello_by, connection.accept_bi()).await;
         let Ok(Ok((mut send, receive))) = opened else {
             self.failed("no stream opened");
             connection.close(VarInt::from_u32(1), b"no stream opened");
             return;
         };
-        let end = self.converse(&connection, &identity, &mut send, receive, &shutdown).await;
+        let end = self.converse(&connection, &peer, hello_by, &mut send, receive, &shutdown).await;
         match &end {
             Ok(()) => info!(agent = %identity.agent, "agent said goodbye"),
             Err(error) => warn!(agent = %identity.agent, %error, "connection ended"),
@@ -380,16 +455,18 @@ impl Taken {
     async fn converse(
         &self,
         connection: &Connection,
-        identity: &SpiffeId,
+        peer: &Peer,
+        hello_by: Instant,
         send: &mut SendStream,
         mut receive: RecvStream,
         shutdown: &Shutdown,
     ) -> Result<(), ConnectionEnd> {
         let mut buffer = FrameBuffer::default();
-        let first = timeout(HANDSHAKE_MAX, hello(&mut buffer, &mut receive)).await;
+        let identity = &peer.id;
+        let first = timeout_at(hello_by, hello(&mut buffer, &mut receive)).await;
         let late = || ConnectionEnd::Refused {
             code: RefuseCode::Protocol,
-            text: format!("no HELLO within {} s", HANDSHAKE_MAX.as_secs()),
+            text: format!("no HELLO within {} ms", self.limits.hello_max.as_millis()),
         };
         let (hello, rest) = first.map_err(|_| late())??;
         self.check(identity, &hello)?;
@@ -404,7 +481,7 @@ impl Taken {
         let mut out = Vec::new();
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
-        self.entered(&identity, &hello, connection.remote_address());
+        self.entered(&identity, peer.not_after, &hello, connection.remote_address());
         let mut session = Session {
             stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
@@ -460,7 +537,7 @@ impl Taken {
             self.take(session, buffer, &pending, &mut out).await?;
             pending = bytes::Bytes::new();
             if session.bye && !before {
-                goodbye.as_mut().reset(tokio::time::Instant::now() + GOODBYE_MAX);
+                goodbye.as_mut().reset(Instant::now() + GOODBYE_MAX);
             }
             self.acknowledge(session, &mut out)?;
             if !out.is_empty() {
@@ -589,13 +666,20 @@ impl Taken {
         }
     }
 
-    fn entered(&self, identity: &SpiffeId, hello: &Hello, address: SocketAddr) {
+    fn entered(
+        &self,
+        identity: &SpiffeId,
+        certificate_expires: UnixNanos,
+        hello: &Hello,
+        address: SocketAddr,
+    ) {
         let state = &self.ingest.state;
         let now = state.now();
         let mut agents = state.agents.write();
         let agent = agents
             .entry(identity.agent.clone())
             .or_insert_with(|| AgentState::new(identity.to_string(), hello.incarnation, now));
+        agent.certificate_expires = Some(certificate_expires);
         if agent.incarnation != hello.incarnation {
             agent.acked = Sequence(0);
         }

@@ -1,5 +1,6 @@
 //! The program: flags, configuration, the tasks, and how they end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,10 +12,18 @@ use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
+use lens_service::tls::{self, HttpsFiles, IdentityFiles, Stamp, TlsError};
 use tracing::{error, info};
 
 use crate::aggregator::Aggregator;
-use crate::config::{Config, KEYS, PREFIX};
+use crate::audit::Audit;
+use crate::auth::Gate;
+use crate::config::{AuthConfig, Config, KEYS, PREFIX};
+use crate::listen::Renewal;
+use crate::reload;
+use crate::security::{Revocations, Security};
+use crate::serve::Tls;
+use crate::state::State;
 
 /// Longest open requests are waited for at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -52,6 +61,23 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let env = Env::system();
+    // Before anything is read: what changes from now on is noticed.
+    let look = watched(&config);
+    let looked = look();
+    let security = match secured(&env, &config) {
+        Ok(security) => security,
+        Err(error) => {
+            error!("{error}");
+            return Exit::Usage;
+        }
+    };
+    let tls = match https(&env, &config) {
+        Ok(tls) => tls,
+        Err(error) => {
+            error!("{error}");
+            return Exit::Usage;
+        }
+    };
     let http = match tokio::net::TcpListener::bind(config.http_listen).await {
         Ok(http) => http,
         Err(error) => {
@@ -62,7 +88,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
-    let aggregator = match Aggregator::start(env, &config).await {
+    let aggregator = match Aggregator::start_secured(env, &config, security).await {
         Ok(aggregator) => aggregator,
         Err(error) => {
             error!("{error}");
@@ -76,34 +102,114 @@ async fn serve(config: Config) -> Exit {
     info!(quic, http = api, "lens-aggregator {}", env!("CARGO_PKG_VERSION"));
     // One line for a parent process that let the system choose ports.
     println!("{}", serde_json::json!({"event": "ready", "quic": quic, "http": api}));
+    renewing(&state, &config.identity, aggregator.renewal(&config), tls.clone());
+    let watched = tokio::spawn(reload::watch(Arc::clone(&state), looked, look));
     match lens_service::shutdown::hangups() {
         Ok(mut hangups) => {
-            let renewal = aggregator.renewal(&config);
+            let state = Arc::clone(&state);
             tokio::spawn(async move {
                 while hangups.recv().await.is_some() {
-                    match renewal.renew() {
-                        Ok(()) => info!("certificates read anew, for connections to come"),
-                        Err(error) => error!(%error, "certificates not renewed, the old ones stay"),
-                    }
+                    reload::everything(&state).await;
                 }
             });
         }
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
+    let signing = tokio::spawn(state.security.audit.clone().keep_signed(shutdown.clone()));
     let running = tokio::spawn(aggregator.run(shutdown.clone()));
-    let served =
-        axum::serve(http, crate::api::router(Arc::clone(&state))).with_graceful_shutdown({
-            let (shutdown, state) = (shutdown.clone(), Arc::clone(&state));
-            async move {
-                shutdown.wait().await;
-                state.draining.store(true, Ordering::Relaxed);
-            }
-        });
-    let http = tokio::spawn(async move { served.await });
+    let router = crate::api::router(Arc::clone(&state));
+    let http =
+        tokio::spawn(crate::serve::serve(http, tls.map(|(tls, _)| tls), router, shutdown.clone()));
     shutdown.wait().await;
+    state.draining.store(true, Ordering::Relaxed);
     info!("draining");
     drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
+    watched.abort();
+    drop(tokio::time::timeout(DRAIN_MAX, signing).await);
+    // What the last requests changed is under a signed head as well.
+    state.security.audit.sign().await;
     Exit::Done
+}
+
+/// What looks at the files that may change while this runs.
+fn watched(config: &Config) -> impl Fn() -> reload::Stamps + Clone + Send + use<> {
+    let own = &config.identity;
+    let mut certificates = vec![own.cert.clone(), own.key.clone(), own.ca.clone()];
+    let mut tokens = None;
+    match &config.auth {
+        AuthConfig::Mtls { operator_ca, .. } => certificates.extend(operator_ca.clone()),
+        AuthConfig::Tokens(file) => tokens = Some(file.clone()),
+        AuthConfig::None => {}
+    }
+    let revoked = config.revoked.clone();
+    move || reload::Stamps {
+        certificates: Stamp::of(certificates.iter().map(PathBuf::as_path)),
+        tokens: Stamp::of(tokens.as_deref()),
+        revoked: Stamp::of(revoked.as_deref()),
+    }
+}
+
+/// What keeps strangers out, as configured.
+fn secured(env: &Env, config: &Config) -> Result<Security, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let gate = match &config.auth {
+        AuthConfig::None => Gate::default(),
+        AuthConfig::Tokens(file) => Gate::tokens(file).map_err(|e| format!("auth.tokens {e}"))?,
+        AuthConfig::Mtls { operators, .. } => Gate::certificates(operators.clone()),
+    };
+    let audit = match &config.audit {
+        Some(places) => Audit::open(env, places).map_err(|error| text(&error))?,
+        None => Audit::off(),
+    };
+    let revocations = Revocations::new(config.revoked.clone());
+    // A list that cannot be read at the start might keep out someone who would then be let in.
+    revocations.load(env).map_err(|error| format!("identity.revoked {error}"))?;
+    Ok(Security { gate, audit, revocations, ..Security::default() })
+}
+
+/// TLS of the HTTP door, with the files it is made of; `None` where it is plain.
+fn https(env: &Env, config: &Config) -> Result<Option<(Tls, HttpsFiles)>, TlsError> {
+    let AuthConfig::Mtls { operator_ca, .. } = &config.auth else { return Ok(None) };
+    let files = HttpsFiles {
+        identity: config.identity.clone(),
+        operator_ca: operator_ca.clone(),
+        trust_domain: config.trust_domain.clone(),
+    };
+    let tls = tls::https(&files, env.net.crypto())?;
+    Ok(Some((Arc::new(arc_swap::ArcSwap::from_pointee(tls)), files)))
+}
+
+/// Makes renewed certificates be taken up at both doors, or at neither.
+fn renewing(
+    state: &Arc<State>,
+    files: &IdentityFiles,
+    renewal: Renewal,
+    tls: Option<(Tls, HttpsFiles)>,
+) {
+    let note = |state: &State, cert: &std::path::Path| -> Result<(), TlsError> {
+        let end = tls::expiry_of_file(cert)?;
+        state.certificate_expires.store(end.0, Ordering::Relaxed);
+        Ok(())
+    };
+    if let Err(error) = note(state, &files.cert) {
+        error!(%error, "when the certificate ends is not known");
+    }
+    let (weak, cert) = (Arc::downgrade(state), files.cert.clone());
+    let renew = move || {
+        let Some(state) = weak.upgrade() else { return Ok(()) };
+        let fresh = match &tls {
+            Some((_, files)) => Some(tls::https(files, state.env.net.crypto())),
+            None => None,
+        };
+        let fresh = fresh.transpose().map_err(|error| error.to_string())?;
+        renewal.renew().map_err(|error| error.to_string())?;
+        if let (Some((tls, _)), Some(fresh)) = (&tls, fresh) {
+            tls.store(Arc::new(fresh));
+        }
+        note(&state, &cert).map_err(|error| error.to_string())
+    };
+    // The first stays: there is one listener.
+    drop(state.renew.set(Arc::new(renew)));
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
@@ -13,6 +14,8 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::reload::Renew;
+use crate::security::Security;
 use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
 use crate::window::Windows;
 
@@ -93,6 +96,9 @@ pub struct AgentState {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends; unknown until it came.
+    #[serde(skip)]
+    pub certificate_expires: Option<UnixNanos>,
     /// Which stretches of time it accounted for.
     #[serde(skip)]
     pub coverage: Coverage,
@@ -118,6 +124,7 @@ impl AgentState {
             samples: 0,
             instances: Vec::new(),
             coverage: Coverage::default(),
+            certificate_expires: None,
         }
     }
 
@@ -172,6 +179,9 @@ pub struct Counters {
     pub connections_total: AtomicU64,
     pub connections_refused_total: AtomicU64,
     pub handshakes_failed_total: AtomicU64,
+    pub retries_total: AtomicU64,
+    pub connections_aged_total: AtomicU64,
+    pub connections_revoked_total: AtomicU64,
 }
 
 impl Counters {
@@ -182,7 +192,6 @@ impl Counters {
 }
 
 /// Everything one aggregator knows.
-#[derive(Debug)]
 pub struct State {
     /// The machine it runs on.
     pub env: Env,
@@ -202,10 +211,22 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Who may what.
+    pub security: Security,
+    /// What takes up renewed certificates, once there are any.
+    pub renew: OnceLock<Renew>,
+    /// When this aggregator's own certificate ends; 0 while that is not known.
+    pub certificate_expires: AtomicU64,
     /// Where questions about more than the last hour are answered, while the store is open.
     history: RwLock<Option<History>>,
     /// Why nothing is taken in, while the store is not open.
     fault: RwLock<Option<String>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("started", &self.started).finish_non_exhaustive()
+    }
 }
 
 impl State {
@@ -221,6 +242,9 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            security: Security::default(),
+            renew: OnceLock::new(),
+            certificate_expires: AtomicU64::new(0),
             history: RwLock::new(None),
             fault: RwLock::new(None),
         }
@@ -302,6 +326,13 @@ impl State {
             let message = format!("slice {slice} seen for the first time");
             self.tell("slice", slice.to_string(), message);
         }
+    }
+
+    /// The same with this at its doors.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
     }
 
     /// The aggregator's clock.

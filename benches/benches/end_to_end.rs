@@ -334,7 +334,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         server_name: Some("localhost".into()),
         identity_files: identity(&files.agent),
         identity: spiffe,
-        spool_frames_max: 4_096,
+        spool_dir: std::path::PathBuf::new(),
         spool_bytes_max: 64 << 20,
         zone: String::new(),
         labels: Vec::new(),

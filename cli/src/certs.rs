@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use lens_model::{AgentName, SpiffeId, TrustDomain};
+use lens_model::{AgentName, OperatorId, OperatorName, SpiffeId, TrustDomain};
 use lens_service::certs::{self, CertFiles, CertsError, Subject};
 use lens_service::exit::Exit;
 use serde_json::json;
@@ -13,7 +13,7 @@ use serde_json::json;
 pub(crate) enum Command {
     /// Make the authority: ca.pem and ca.key.
     Init(Init),
-    /// Issue a certificate for an agent or an aggregator.
+    /// Issue a certificate for an agent, an operator or an aggregator.
     Issue(Issue),
     /// Issue it anew, in place of the one that is there.
     Renew(Issue),
@@ -40,9 +40,12 @@ pub(crate) struct Issue {
     #[arg(long, default_value = "certs")]
     dir: PathBuf,
     /// Name of the agent the certificate is for; its files are NAME.pem and NAME.key.
-    #[arg(long, value_name = "NAME", required_unless_present = "server")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["server", "operator"])]
     agent: Option<AgentName>,
-    /// Trust domain of the agent's identity, spiffe://DOMAIN/agent/NAME.
+    /// Name of the person or program to operate with this certificate, where auth.mode is mtls.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["agent", "server"])]
+    operator: Option<OperatorName>,
+    /// Trust domain of the identity, spiffe://DOMAIN/agent/NAME or spiffe://DOMAIN/operator/NAME.
     #[arg(long, default_value = "lens.local", conflicts_with = "server")]
     trust_domain: TrustDomain,
     /// A name or address the aggregator is reached at; may be repeated. Files are server.pem and
@@ -82,12 +85,15 @@ pub(crate) fn run(command: &Command) -> Exit {
 }
 
 fn issued(issue: &Issue, replace: bool) -> Result<CertFiles, CertsError> {
-    let (name, subject) = match &issue.agent {
-        Some(agent) => {
-            let id = SpiffeId { trust_domain: issue.trust_domain.clone(), agent: agent.clone() };
-            (agent.as_str(), Subject::Agent(id))
+    let trust_domain = issue.trust_domain.clone();
+    let (name, subject) = match (&issue.agent, &issue.operator) {
+        (Some(agent), _) => {
+            (agent.as_str(), Subject::Agent(SpiffeId { trust_domain, agent: agent.clone() }))
         }
-        None => ("server", Subject::Server(issue.server.clone())),
+        (None, Some(name)) => {
+            (name.as_str(), Subject::Operator(OperatorId { trust_domain, name: name.clone() }))
+        }
+        (None, None) => ("server", Subject::Server(issue.server.clone())),
     };
     certs::issue(&issue.dir, name, &subject, issue.days, replace)
 }

@@ -2,11 +2,13 @@
 //! process of its own, so that one build gives all that `lens demo` runs.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod certs;
 mod demo;
 mod role;
 mod status;
 mod terminal;
+mod token;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,12 @@ enum Command {
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
+    /// Make, list and take back tokens of the HTTP API.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Check an aggregator's audit record.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Run one role in this process, as `lens demo` starts it.
     #[command(subcommand, hide = true)]
     Role(role::Role),
@@ -44,6 +52,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Certs(command) => certs::run(&command),
+        Command::Token(command) => token::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Role(role) => role::run(role),
     };
     exit.into()

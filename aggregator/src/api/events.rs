@@ -40,7 +40,9 @@ pub(super) async fn events(
     })?;
     let told = BroadcastStream::new(api.state.events.subscribe()).map(|told| Some(of_event(told)));
     let beats = BroadcastStream::new(beats).map(of_beat);
+    // Whoever lost the right to listen meanwhile is not let in when they ask again.
     let stream = select(told, beats)
+        .take_until(api.state.security.epoch.over())
         .take_while(|event| std::future::ready(event.is_some()))
         .filter_map(std::future::ready)
         .map(move |event| {

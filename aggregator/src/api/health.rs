@@ -34,6 +34,10 @@ pub(super) struct Ready {
     /// Why not.
     #[schema(example = json!(["the listener for agents is not up"]))]
     reasons: Vec<String>,
+    /// What could not be taken up while it runs, such as renewed certificates; what was in force
+    /// still is, so that this alone does not make it unready.
+    #[schema(example = json!({"tokens": "/etc/lens/tokens: mode 644 lets others read or change it: chmod 600 it"}))]
+    problems: std::collections::BTreeMap<&'static str, String>,
 }
 
 /// Whether the process runs
@@ -55,7 +59,7 @@ pub(super) async fn livez(State(api): State<Api>) -> Json<Alive> {
     responses(
         (status = 200, description = "They are", body = Ready),
         (status = 503, description = "They are not", body = Ready,
-            example = json!({"ready": false, "reasons": ["the listener for agents is not up"]})),
+            example = json!({"ready": false, "reasons": ["the listener for agents is not up"], "problems": {}})),
     ))]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let checks = [
@@ -67,8 +71,13 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         checks.iter().filter(|(good, _)| !good).map(|(_, reason)| (*reason).into()).collect();
     reasons.extend(api.state.faulted().map(|why| format!("nothing is taken in: {why}")));
     let ready = reasons.is_empty();
+    let mut problems = api.state.security.troubles.all();
+    if !api.state.security.gate.is_open() {
+        // Anyone may ask; what is wrong with a file is for those who run it.
+        problems.values_mut().for_each(|what| *what = "see the log".into());
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, reasons })).into_response()
+    (status, Json(Ready { ready, reasons, problems })).into_response()
 }
 
 /// What the data says

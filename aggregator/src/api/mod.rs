@@ -1,14 +1,17 @@
 //! The HTTP API: what was measured, as JSON, as metrics and as a stream.
 //!
-//! Handlers read one [`crate::snapshot::Snapshot`] or ask the windows; none of them changes
-//! anything. What takes time runs on the blocking pool, a few at once, so that neither the
+//! Handlers read one [`crate::snapshot::Snapshot`] or ask the windows; what changes something is in
+//! `control`, and nothing runs that `guard` has not let in. What takes time runs on the blocking pool, a few at once, so that neither the
 //! listener of agents nor the other handlers wait for it; every answer has a deadline.
 //! Every route is registered together with its description, so `/openapi.json` cannot miss one.
 
 mod agents;
+mod audit;
+mod control;
 mod dashboard_state;
 mod docs;
 mod events;
+mod guard;
 mod health;
 mod histogram;
 mod live;
@@ -17,6 +20,7 @@ mod params;
 mod past;
 mod problem;
 mod quantiles;
+mod sign_in;
 mod slices;
 mod tail;
 #[cfg(test)]
@@ -28,7 +32,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, Request};
 use axum::http::{HeaderValue, Method, Uri, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use lens_model::limits::HTTP_BODY_BYTES_MAX;
 use tokio::sync::Semaphore;
@@ -40,6 +44,7 @@ use crate::state::State;
 use live::Live;
 
 pub use problem::Problem;
+pub use sign_in::Secured;
 
 /// Longest an answer may take to begin.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -97,6 +102,8 @@ impl Api {
         (name = "health", description = "Whether it runs, takes data, and what the data says"),
         (name = "data", description = "What was measured"),
         (name = "judge", description = "What it means"),
+        (name = "control", description = "What changes something, and the record of it"),
+        (name = "auth", description = "How browsers sign in"),
         (name = "export", description = "The same for other systems"),
         (name = "page", description = "The live page"),
         (name = "meta", description = "This description"),
@@ -125,7 +132,8 @@ pub fn router(state: Arc<State>) -> Router {
     };
     routes
         .with_state(api)
-        .merge(crate::dashboard::router().with_state(state))
+        .merge(crate::dashboard::router().with_state(Arc::clone(&state)))
+        .route_layer(from_fn_with_state(state, guard::guard))
         .fallback(|uri: Uri| async move { Problem::not_found(uri.path()) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             Problem::method_not_allowed(method.as_str(), uri.path())
@@ -147,6 +155,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tail::tail))
         .routes(routes!(agents::agents))
         .routes(routes!(events::events))
+        .routes(routes!(audit::audit))
+        .routes(routes!(control::revoke))
+        .routes(routes!(control::restore))
+        .routes(routes!(control::reload_tokens))
+        .routes(routes!(control::reload_certificates))
+        .routes(routes!(sign_in::sign_in_page, sign_in::sign_in))
+        .routes(routes!(sign_in::sign_out))
         .routes(routes!(docs::openapi))
         .routes(routes!(docs::docs))
 }

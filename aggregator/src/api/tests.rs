@@ -2,6 +2,7 @@
 
 mod data;
 mod described;
+mod doors;
 mod health;
 mod metrics;
 mod past;

@@ -244,6 +244,9 @@ fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usiz
         ("connections", &c.connections_total, "Connections taken."),
         ("connections_refused", &c.connections_refused_total, "Connections refused."),
         ("handshakes_failed", &c.handshakes_failed_total, "Handshakes that failed."),
+        ("retries", &c.retries_total, "Addresses asked to prove themselves first."),
+        ("connections_aged", &c.connections_aged_total, "Connections ended for their age."),
+        ("connections_revoked", &c.connections_revoked_total, "Connections ended or kept out."),
     ];
     for (name, counter, help) in counters {
         let name = format!("lens_aggregator_{name}");
@@ -260,6 +263,7 @@ fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usiz
         ("event_subscribers", "Readers of the event stream.", Some(subscribers as f64)),
         ("lag_seconds", "Largest lag of a connected agent.", totals.lag_ms.map(|ms| ms / 1e3)),
     ];
+    security(text, state, snapshot);
     for (name, help, value) in gauges {
         let name = format!("lens_aggregator_{name}");
         text.family(&name, "gauge", help);
@@ -267,6 +271,32 @@ fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usiz
             text.sample(&name, &[], value);
         }
     }
+}
+
+/// Certificates' ends, and what could not be taken up.
+fn security(text: &mut Text, state: &State, snapshot: &Snapshot) {
+    let left = |end: u64| (end as f64 - state.now().0 as f64) / 1e9;
+    let name = "lens_aggregator_certificate_seconds_left";
+    text.family(name, "gauge", "Time until this aggregator's certificate ends.");
+    match state.certificate_expires.load(Ordering::Relaxed) {
+        0 => {}
+        end => text.sample(name, &[], left(end)),
+    }
+    let name = "lens_agent_certificate_seconds_left";
+    text.family(name, "gauge", "Time until the certificate ends that an agent last came with.");
+    for agent in &snapshot.agents {
+        if let Some(end) = agent.certificate_expires {
+            text.sample(name, &[("agent", &agent.name)], left(end.0));
+        }
+    }
+    let name = "lens_aggregator_problem";
+    text.family(name, "gauge", "1 for what could not be taken up; what was in force still is.");
+    for what in state.security.troubles.all().keys() {
+        text.sample(name, &[("what", what)], 1);
+    }
+    let name = "lens_aggregator_audit_failed";
+    text.family(name, "counter", "Audit records that could not be made durable.");
+    text.sample(&format!("{name}_total"), &[], state.security.audit.failed_total());
 }
 
 /// A number as both dialects write it.

@@ -50,6 +50,10 @@ pub struct Agent {
     pub samples: u64,
     /// Search nodes it reports for.
     pub instances: Vec<String>,
+    /// When the certificate it last came with ends; `null` until it came to this process.
+    #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub certificate_expires: Option<UnixNanos>,
     /// End of what it accounted for; `null` before its first delta.
     #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -86,6 +90,7 @@ impl Agent {
             rejected: state.rejected.clone(),
             samples: state.samples,
             instances: state.instances.clone(),
+            certificate_expires: state.certificate_expires,
             covered_to: state.coverage.to,
             left: state.coverage.left && !state.connected,
             gaps: state

@@ -28,6 +28,12 @@ pub enum IdentityError {
         /// What was given, cut to a printable length.
         value: String,
     },
+    /// The URI is not an operator's.
+    #[error("{value:?} is no operator identity: expected spiffe://<trust-domain>/operator/<name>")]
+    Operator {
+        /// What was given, cut to a printable length.
+        value: String,
+    },
 }
 
 macro_rules! name_type {
@@ -99,6 +105,11 @@ name_type!(
     "agent"
 );
 name_type!(
+    /// The name of a person or program that operates, within its trust domain.
+    OperatorName,
+    "operator"
+);
+name_type!(
     /// The name of one search node process group on a host, as the recorder was given it.
     InstanceName,
     "instance"
@@ -123,13 +134,42 @@ impl FromStr for SpiffeId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refuse = || IdentityError::Spiffe { value: text.chars().take(200).collect() };
-        let rest = text.strip_prefix("spiffe://").ok_or_else(refuse)?;
-        let (domain, path) = rest.split_once('/').ok_or_else(refuse)?;
-        let name = path.strip_prefix("agent/").ok_or_else(refuse)?;
-        Ok(Self {
-            trust_domain: TrustDomain::new(domain).map_err(|_| refuse())?,
-            agent: AgentName::new(name).map_err(|_| refuse())?,
-        })
+        let (domain, name) = parts(text, "agent").ok_or_else(refuse)?;
+        let agent = AgentName::new(name).map_err(|_| refuse())?;
+        Ok(Self { trust_domain: domain, agent })
+    }
+}
+
+/// Realm and name of `spiffe://<trust-domain>/<kind>/<name>`.
+fn parts<'a>(text: &'a str, kind: &str) -> Option<(TrustDomain, &'a str)> {
+    let (domain, path) = text.strip_prefix("spiffe://")?.split_once('/')?;
+    let name = path.strip_prefix(kind)?.strip_prefix('/')?;
+    Some((TrustDomain::new(domain).ok()?, name))
+}
+
+/// An operator's identity as a certificate carries it: `spiffe://<trust-domain>/operator/<name>`.
+/// Its path is of its own, so that no agent's certificate can ever pass for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OperatorId {
+    /// The realm that vouches for the operator.
+    pub trust_domain: TrustDomain,
+    /// The operator's name in it.
+    pub name: OperatorName,
+}
+
+impl FromStr for OperatorId {
+    type Err = IdentityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = || IdentityError::Operator { value: text.chars().take(200).collect() };
+        let (trust_domain, name) = parts(text, "operator").ok_or_else(refuse)?;
+        Ok(Self { trust_domain, name: OperatorName::new(name).map_err(|_| refuse())? })
+    }
+}
+
+impl fmt::Display for OperatorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/operator/{}", self.trust_domain, self.name)
     }
 }
 
@@ -193,6 +233,15 @@ mod tests {
             "spiffe://lens.test/agent/a?b",
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn an_operators_identity_is_its_own_kind() {
+        let id: OperatorId = "spiffe://lens.test/operator/alice".parse().unwrap();
+        assert_eq!(id.to_string(), "spiffe://lens.test/operator/alice");
+        for bad in ["spiffe://lens.test/agent/alice", "spiffe://lens.test/operator/", "alice"] {
+            assert!(bad.parse::<OperatorId>().is_err(), "{bad:?} must be refused");
         }
     }
 

@@ -11,7 +11,8 @@ mod series;
 mod units;
 
 pub use identity::{
-    AgentName, IdentityError, Incarnation, InstanceName, Sequence, SpiffeId, TrustDomain,
+    AgentName, IdentityError, Incarnation, InstanceName, OperatorId, OperatorName, Sequence,
+    SpiffeId, TrustDomain,
 };
 pub use series::{Arm, ParseSeriesError, SeriesKey, Slice, Stage};
 pub use units::{Nanos, UnixNanos};

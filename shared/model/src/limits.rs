@@ -104,6 +104,27 @@ pub const EVENT_SUBSCRIBERS_MAX: usize = 256;
 /// Events the aggregator remembers for a reader that fell behind.
 pub const EVENT_BACKLOG_MAX: usize = 1_024;
 
+/// Connections the aggregator keeps from one address; a fleet behind one address raises it.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
+
+/// Tokens one file holds.
+pub const TOKENS_MAX: usize = 1_024;
+
+/// Largest token file read, bytes: a line is under 2 KiB.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 2 << 20;
+
+/// Longest lifetime of a token, days.
+pub const TOKEN_DAYS_MAX: u32 = 366;
+
+/// Identities and serials one revocation file names.
+pub const REVOKED_MAX: usize = 16_384;
+
+/// Largest record of the audit chain, bytes, its hash included.
+pub const AUDIT_RECORD_BYTES_MAX: usize = 4 << 10;
+
+/// Audit records one question returns.
+pub const AUDIT_QUESTION_MAX: usize = 1_000;
+
 const _: () = {
     // A full frame of worst blocks is refused by size, never by count arithmetic overflowing.
     assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX);

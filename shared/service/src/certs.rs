@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lens_model::SpiffeId;
+use lens_model::{OperatorId, SpiffeId};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -78,6 +78,8 @@ pub struct CertFiles {
 pub enum Subject {
     /// An agent, by its identity.
     Agent(SpiffeId),
+    /// A person or program that operates, by its identity.
+    Operator(OperatorId),
     /// An aggregator, by the names and addresses it is reached at.
     Server(Vec<String>),
 }
@@ -150,6 +152,10 @@ pub fn issue(
     params.use_authority_key_identifier_extension = true;
     match subject {
         Subject::Agent(id) => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
+        }
+        Subject::Operator(id) => {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
         }

@@ -54,6 +54,7 @@ impl Program {
             return Exit::Done;
         }
         crate::log::start();
+        crate::secret::keep_memory_private();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = self.worker_threads {
             builder.worker_threads(threads);

@@ -3,9 +3,11 @@
 //! TLS 1.3 only, no 0-RTT, no resumption: a resumed session would skip the certificate check and
 //! keep a revoked agent alive for a ticket's lifetime; a full handshake costs under a millisecond.
 
+mod https;
+mod leaf;
+
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +20,12 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::keyfile::{self, PrivateFileError};
+use crate::secret::Secret;
+
+pub use https::{HttpsFiles, https};
+pub use leaf::{Leaf, Operator, Peer, leaf};
 
 /// Largest PEM file read, bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -57,14 +63,9 @@ pub enum TlsError {
         /// What the parser said.
         detail: String,
     },
-    /// Others can read the key.
-    #[error("{path}: mode {mode:o} lets others read the private key: chmod 600 it")]
-    KeyMode {
-        /// Which file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// A private key that others could have read, or that is not a file of ours.
+    #[error(transparent)]
+    Private(#[from] PrivateFileError),
     /// Certificate and key do not fit, or the library refuses them.
     #[error("{cert} with {key}: {detail}")]
     Unfit {
@@ -96,12 +97,18 @@ pub enum PeerError {
     #[error("certificate is malformed: {0}")]
     Malformed(String),
     /// It holds more or fewer URIs than one.
-    #[error("certificate holds {count} URI names, an agent's holds exactly one")]
+    #[error("certificate holds {count} URI names, an agent's or operator's holds exactly one")]
     Uris {
         /// How many.
         count: usize,
     },
-    /// The URI is not an agent's.
+    /// It is an authority's, or its key may sign certificates.
+    #[error("certificate is an authority's: a leaf has CA:FALSE and does not sign certificates")]
+    Authority,
+    /// Its key may not sign.
+    #[error("certificate lacks the key usage digitalSignature")]
+    KeyUsage,
+    /// The URI is of another kind of identity.
     #[error(transparent)]
     Spiffe(#[from] IdentityError),
 }
@@ -128,17 +135,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
+/// Reads a private file: see [`keyfile::read_private`].
+///
+/// # Errors
+/// [`TlsError::Private`].
+pub fn read_private(path: &Path) -> Result<Secret, TlsError> {
+    Ok(keyfile::read_private(path, PEM_BYTES_MAX)?)
+}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let bytes = read(path)?;
-    let mode = fs::metadata(path)
-        .map_err(|source| TlsError::File { path: path.into(), source })?
-        .permissions()
-        .mode()
-        & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(TlsError::KeyMode { path: path.into(), mode });
-    }
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| TlsError::Pem {
+    let bytes = read_private(path)?;
+    PrivateKeyDer::from_pem_slice(bytes.expose()).map_err(|error| TlsError::Pem {
         path: path.into(),
         what: "private key",
         detail: error.to_string(),
@@ -239,24 +246,10 @@ pub fn server(
 /// Who the leaf of a chain says it is.
 ///
 /// # Errors
-/// [`PeerError`]: no certificate, not exactly one URI, or a URI that is not an agent's.
+/// [`PeerError`]: no certificate, not a leaf's, not exactly one URI, or a URI that is not an
+/// agent's.
 pub fn agent_identity(chain: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerError> {
-    let leaf = chain.first().ok_or(PeerError::None)?;
-    let (_, parsed) =
-        X509Certificate::from_der(leaf).map_err(|error| PeerError::Malformed(error.to_string()))?;
-    let mut uris = Vec::new();
-    for extension in parsed.extensions() {
-        if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
-            uris.extend(names.general_names.iter().filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(*uri),
-                _ => None,
-            }));
-        }
-    }
-    match uris[..] {
-        [uri] => Ok(uri.parse()?),
-        _ => Err(PeerError::Uris { count: uris.len() }),
-    }
+    Ok(leaf(chain)?.uri.parse()?)
 }
 
 /// Who the certificate in a file says its bearer is.
@@ -268,14 +261,49 @@ pub fn identity_of_file(cert: &Path) -> Result<SpiffeId, TlsError> {
         .map_err(|source| TlsError::Identity { path: cert.into(), source })
 }
 
-/// Who is at the other end of an established connection.
+/// When the leaf in a file ends.
+///
+/// # Errors
+/// [`TlsError`] names the file and what is wrong with it.
+pub fn expiry_of_file(cert: &Path) -> Result<lens_model::UnixNanos, TlsError> {
+    let chain = certificates(cert)?;
+    leaf::expiry(&chain).map_err(|source| TlsError::Identity { path: cert.into(), source })
+}
+
+/// Which agent is at the other end of an established connection, and by which certificate.
 ///
 /// # Errors
 /// As [`agent_identity`].
-pub fn peer_identity(connection: &quinn::Connection) -> Result<SpiffeId, PeerError> {
+pub fn peer(connection: &quinn::Connection) -> Result<Peer, PeerError> {
     let identity = connection.peer_identity().ok_or(PeerError::None)?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| PeerError::None)?;
-    agent_identity(&chain)
+    let leaf = leaf(&chain)?;
+    Ok(Peer { id: leaf.uri.parse()?, serial: leaf.serial, not_after: leaf.not_after })
+}
+
+/// What changes about files when they are written anew: for noticing that they were.
+///
+/// A file that is not there has a stamp too, of its absence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<(i64, i64, u64, u64)>>);
+
+impl Stamp {
+    /// The files as they are now. Follows links: a mounted secret is renewed by moving one.
+    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let stamp = |path: &Path| {
+            let meta = fs::metadata(path).ok()?;
+            Some((meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()))
+        };
+        Self(paths.into_iter().map(stamp).collect())
+    }
+}
+
+impl IdentityFiles {
+    /// The files as they are now.
+    pub fn stamp(&self) -> Stamp {
+        Stamp::of([self.cert.as_path(), &self.key, &self.ca])
+    }
 }
 
 #[cfg(test)]
@@ -315,7 +343,8 @@ mod tests {
     #[test]
     fn a_key_others_can_read_is_refused_with_the_remedy() {
         let (_dir, agent, _) = authority();
-        fs::set_permissions(&agent.key, fs::Permissions::from_mode(0o644)).unwrap();
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(&agent.key, readable).unwrap();
         let error = client(&agent, b"x", Crypto::default()).err().unwrap();
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }

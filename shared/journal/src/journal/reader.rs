@@ -45,13 +45,14 @@ struct Place {
 }
 
 impl JournalReader {
-    /// The positions that can be read: from the first to before the last.
+    /// The positions that are wanted: from the first to before the next. Those before them can be
+    /// read for as long as their file is there.
     pub fn range(&self) -> std::ops::Range<u64> {
         let index = self.index.lock();
         index.first..index.next
     }
 
-    /// Reads records in order from `from` on, or from the first that is there: at most as many as
+    /// Reads records in order from `from` on, or from the first that is there, wanted or not: at most as many as
     /// have `bytes_max` bytes of payload together, and one in any case if there is one.
     ///
     /// Positions known to be lost are left out.
@@ -101,7 +102,6 @@ impl JournalReader {
     /// Where to begin so as to come to the record `due`, or the first one after it.
     fn place(&self, due: u64) -> Option<Place> {
         let index = self.index.lock();
-        let due = due.max(index.first);
         if due >= index.next {
             return None;
         }
