@@ -1,4 +1,4 @@
-//! One running aggregator: store, worker, listener and clockwork, on whatever machine it is given.
+//! One running aggregator: store, worker, listener, alerts and clockwork, on whatever machine it is given.
 //!
 //! Everything but signals, standard output, exit codes and HTTP, so that the very same aggregator
 //! runs in a program and in a simulated world. All of it lives in one future: dropping
@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tracing::error;
 
+use crate::alerts::Desk;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
@@ -40,6 +41,9 @@ pub enum StartError {
     /// The listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What was told to whom cannot be kept.
+    #[error(transparent)]
+    Alerts(#[from] crate::alerts::StoreError),
 }
 
 impl From<StoreError> for StartError {
@@ -120,7 +124,8 @@ impl Aggregator {
     ) -> Result<Self, StartError> {
         let windows = Windows::new(config.base, config.lateness);
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
-        let state = state.secured(security);
+        let mut state = state.secured(security);
+        state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -151,6 +156,8 @@ impl Aggregator {
 
     /// Runs until shutdown: then agents are told to come back, and what was received is merged.
     pub async fn run(self, shutdown: Shutdown) {
+        let mut alerting = JoinSet::new();
+        alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
@@ -160,6 +167,7 @@ impl Aggregator {
         self.state.draining.store(true, Ordering::Relaxed);
         stop_worker.send_replace(true);
         drop(tokio::time::timeout(DRAIN_MAX, worker.join_next()).await);
+        drop(tokio::time::timeout(DRAIN_MAX, alerting.join_next()).await);
     }
 }
 
@@ -178,6 +186,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
             let now = state.now();
             if let Some(believed) = believed {
                 state.windows.write().advance(believed);
+                state.judge_until(believed);
             }
             watch.tick(&state, &crate::snapshot::Snapshot::take(&state, now));
             watch

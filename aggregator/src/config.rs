@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use lens_model::limits::{AUTOMATIC_SLICES_MAX, WINDOW_BASE_SECS};
 use lens_model::{Nanos, Slice, TrustDomain};
-use lens_service::config::{Key, Kind, Problem, Problems, Settings};
+use lens_service::config::{Key, Kind, Problem, Problems, Settings, nearest};
 use lens_service::tls::{self, IdentityFiles};
 
 use crate::audit::Places;
 use crate::listen::Limits;
-use crate::state::Rules;
+use crate::state::{Mode, Rules, SliceRules};
 use crate::store::StoreConfig;
 
 pub use auth::AuthConfig;
@@ -258,7 +258,140 @@ pub const KEYS: &[Key] = &[
         default: Some("300.0"),
         doc: "stage C's p95 limit, milliseconds",
     },
+    Key {
+        path: "alerts.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where alerts and deliveries are kept; beside store.dir, named alerts, when unset",
+    },
+    Key {
+        path: "alerts.dashboard_url",
+        kind: Kind::Text,
+        default: None,
+        doc: "where people see more, linked from notifications",
+    },
+    Key {
+        path: "alerts.interval_s",
+        kind: Kind::Integer { min: 1, max: 60 },
+        default: Some("5"),
+        doc: "time between two evaluations, seconds",
+    },
+    Key {
+        path: "alerts.pending_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("60"),
+        doc: "how long a rule is broken before anyone is told, seconds",
+    },
+    Key {
+        path: "alerts.pending_silent_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("300"),
+        doc: "the same for a silent slice, whose traffic may just be thin, seconds",
+    },
+    Key {
+        path: "alerts.clear_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("180"),
+        doc: "how long a rule holds without a break before its alert resolves, seconds",
+    },
+    Key {
+        path: "alerts.hold_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("300"),
+        doc: "least time an alert fires, seconds",
+    },
+    Key {
+        path: "alerts.reopen_s",
+        kind: Kind::Integer { min: 0, max: 86_400 },
+        default: Some("900"),
+        doc: "time after resolving within which the same alert comes back, seconds",
+    },
+    Key {
+        path: "alerts.retry_for_s",
+        kind: Kind::Integer { min: 1, max: 604_800 },
+        default: Some("3600"),
+        doc: "how long a delivery is tried before it is given up, seconds",
+    },
+    Key {
+        path: "alerts.error_rate_percent",
+        kind: Kind::Float { min: 0.0, max: 100.0 },
+        default: Some("5.0"),
+        doc: "share of requests that may fail, percent",
+    },
+    Key {
+        path: "alerts.lag_s",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        default: Some("60"),
+        doc: "how late an agent's deltas may arrive, seconds",
+    },
+    Key {
+        path: "alerts.spool_age_s",
+        kind: Kind::Integer { min: 1, max: 604_800 },
+        default: Some("300"),
+        doc: "age the oldest frame of an agent's spool may have, seconds",
+    },
+    Key {
+        path: "alerts.sink",
+        kind: Kind::Tables(crate::alerts::config::SINK_KEYS),
+        default: None,
+        doc: "where notifications go, one table a sink",
+    },
+    Key {
+        path: "alerts.escalation",
+        kind: Kind::Tables(crate::alerts::config::ESCALATION_KEYS),
+        default: None,
+        doc: "who hears of what nobody takes on, one table a step",
+    },
+    Key {
+        path: "alerts.maintenance",
+        kind: Kind::Tables(crate::alerts::config::MAINTENANCE_KEYS),
+        default: None,
+        doc: "times during which what they cover is not told of",
+    },
+    Key {
+        path: "slo.e2e_p95_ms",
+        kind: Kind::Float { min: 0.001, max: 60_000.0 },
+        default: None,
+        doc: "the whole query's p95 limit, milliseconds; none when unset",
+    },
+    Key {
+        path: "slo.e2e_regression_percent",
+        kind: Kind::Float { min: 0.0, max: 1_000.0 },
+        default: Some("10.0"),
+        doc: "how much slower than the baseline's a canary's whole query may be at p95, percent",
+    },
+    Key {
+        path: "slo.slices",
+        kind: Kind::Labels,
+        default: None,
+        doc: "limits of single slices: repo_type/language/size = \"stage_a_p95_ms=4 tail_ratio=1.8\"",
+    },
+    Key {
+        path: "judge.mode",
+        kind: Kind::Text,
+        default: None,
+        doc: "the tail ratio by name, in place of slo.tail_ratio: pr 2.5, nightly 2.0, release 1.8",
+    },
+    Key {
+        path: "judge.false_alarm_days",
+        kind: Kind::Float { min: 0.01, max: 36_500.0 },
+        default: Some("30.0"),
+        doc: "days in which one series just at its limit may raise one false alarm",
+    },
+    Key {
+        path: "judge.window_min_s",
+        kind: Kind::Float { min: 10.0, max: 2_560.0 },
+        default: Some("10.0"),
+        doc: "narrowest window a rule is judged on, seconds; from 300 on bursts are noise",
+    },
 ];
+
+/// The keys that say how samples are judged: those a file of rules may hold.
+pub fn judge_keys() -> Vec<Key> {
+    let sections = ["windows.", "slo.", "judge."];
+    let of_judge = |key: &&Key| sections.iter().any(|section| key.path.starts_with(section));
+    KEYS.iter().filter(of_judge).copied().collect()
+}
 
 /// The aggregator's configuration, checked.
 #[derive(Clone, Debug)]
@@ -277,6 +410,8 @@ pub struct Config {
     pub lateness: Nanos,
     /// How it judges and shows.
     pub rules: Rules,
+    /// Whom it tells, when and how.
+    pub alerts: crate::alerts::Config,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -339,6 +474,11 @@ impl Config {
         let http_listen = settings.address("http.listen").unwrap_or(([127, 0, 0, 1], 3000).into());
         let auth = auth::check(settings, http_listen, &mut problem);
         let auth = auth.unwrap_or(AuthConfig::None);
+        let rules = rules(settings).unwrap_or_else(|found| {
+            problems.extend(found);
+            Rules::default()
+        });
+        let mut alerts = crate::alerts::Config::check(settings, &mut problems);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -348,8 +488,6 @@ impl Config {
             return Err(Problems(problems));
         }
         let secs = |key| Nanos::from_secs(settings.integer(key));
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let millis = |key| Nanos((settings.float(key) * 1e6) as u64);
         let count = |key| usize::try_from(settings.integer(key)).unwrap_or(usize::MAX);
         let ms = |key| Duration::from_millis(settings.integer(key));
         let automatic = settings.integer("slices.automatic_max");
@@ -368,6 +506,7 @@ impl Config {
             slices_known: slices_known.clone(),
             slices_automatic_max,
         };
+        alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
         Ok(Self {
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
@@ -387,22 +526,104 @@ impl Config {
             auth,
             audit: auth::places(settings),
             revoked: settings.path("identity.revoked"),
-            rules: Rules {
-                slices_known,
-                slices_automatic_max,
-                summary_window: secs("windows.summary_s"),
-                stale_after: secs("windows.stale_s"),
-                tail_ratio_max: settings.float("slo.tail_ratio"),
-                tail_floor: millis("slo.tail_floor_ms"),
-                slo_a_p95: millis("slo.stage_a_p95_ms"),
-                slo_a_p99: millis("slo.stage_a_p99_ms"),
-                slo_b_p95: millis("slo.stage_b_p95_ms"),
-                slo_c_p95: millis("slo.stage_c_p95_ms"),
-            },
+            rules: Rules { slices_known, slices_automatic_max, ..rules },
+            alerts,
             store,
             commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })
     }
+}
+
+/// The rules of `[windows]`, `[slo]` and `[judge]`; the slices are left to the caller.
+///
+/// # Errors
+/// Every value that no single key's bounds could refuse.
+pub fn rules(settings: &Settings) -> Result<Rules, Vec<Problem>> {
+    let secs = |key| Nanos::from_secs(settings.integer(key));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let nanos = |millis: f64| Nanos((millis * 1e6) as u64);
+    let millis = |key| nanos(settings.float(key));
+    let mut problems = Vec::new();
+    let mut problem = |what: String| {
+        problems.push(Problem { origin: "configuration".into(), what });
+    };
+    let tail_ratio_max = match settings.text("judge.mode") {
+        None => settings.float("slo.tail_ratio"),
+        Some(mode) => Mode::of(mode).map_or_else(
+            || {
+                problem(format!("judge.mode {mode:?} is unknown: use pr, nightly or release"));
+                settings.float("slo.tail_ratio")
+            },
+            Mode::tail_ratio,
+        ),
+    };
+    // A limit that is set is above 0; 0 is what a key without value reads as.
+    let e2e = Some(millis("slo.e2e_p95_ms")).filter(|limit| *limit > Nanos(0));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let window_min = Nanos((settings.float("judge.window_min_s") * 1e9) as u64);
+    let mut rules = Rules {
+        summary_window: secs("windows.summary_s"),
+        stale_after: secs("windows.stale_s"),
+        tail_ratio_max,
+        tail_floor: millis("slo.tail_floor_ms"),
+        slo_a_p95: millis("slo.stage_a_p95_ms"),
+        slo_a_p99: millis("slo.stage_a_p99_ms"),
+        slo_b_p95: millis("slo.stage_b_p95_ms"),
+        slo_c_p95: millis("slo.stage_c_p95_ms"),
+        slo_e2e_p95: e2e,
+        e2e_regression_max: settings.float("slo.e2e_regression_percent") / 100.0,
+        false_alarm_days: settings.float("judge.false_alarm_days"),
+        window_min,
+        ..Rules::default()
+    };
+    let of_all = rules.of_all();
+    for (name, text) in settings.labels("slo.slices") {
+        let slice = name.parse::<Slice>().map_err(|error| error.to_string());
+        match slice.and_then(|slice| Ok((slice, slice_rules(of_all, &text)?))) {
+            Ok((slice, own)) => {
+                rules.slices.insert(slice, own);
+            }
+            Err(what) => problem(format!("slo.slices {name:?}: {what}")),
+        }
+    }
+    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
+/// The limits of one slice: those of all, changed by `name=value` pairs.
+fn slice_rules(mut rules: SliceRules, text: &str) -> Result<SliceRules, String> {
+    const NAMES: [&str; 6] = [
+        "stage_a_p95_ms",
+        "stage_a_p99_ms",
+        "stage_b_p95_ms",
+        "stage_c_p95_ms",
+        "e2e_p95_ms",
+        "tail_ratio",
+    ];
+    for pair in text.split_whitespace() {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("{pair:?} is not of the form name=value"))?;
+        let (min, max) = if name == "tail_ratio" { (1.0, 100.0) } else { (0.001, 60_000.0) };
+        let value = value.parse().ok().filter(|value| (min..=max).contains(value));
+        let value: f64 =
+            value.ok_or_else(|| format!("{name} must be a number from {min} to {max}"))?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let limit = Nanos((value * 1e6) as u64);
+        match name {
+            "stage_a_p95_ms" => rules.a_p95 = limit,
+            "stage_a_p99_ms" => rules.a_p99 = limit,
+            "stage_b_p95_ms" => rules.b_p95 = limit,
+            "stage_c_p95_ms" => rules.c_p95 = limit,
+            "e2e_p95_ms" => rules.e2e_p95 = Some(limit),
+            "tail_ratio" => rules.tail_ratio = value,
+            _ => {
+                let near = nearest(name, NAMES.into_iter());
+                let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                return Err(format!("{name} is no limit{hint}"));
+            }
+        }
+    }
+    Ok(rules)
 }
 
 #[cfg(test)]

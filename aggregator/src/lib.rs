@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregator;
+pub mod alerts;
 pub mod api;
 pub mod audit;
 pub mod auth;

@@ -97,6 +97,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The agents, by name.
     pub agents: Vec<Agent>,
+    /// Alerts that are open, and whom they are told to.
+    pub alerts: crate::alerts::show::Summary,
     /// Stretches within the summary window that an agent did not account for.
     pub incomplete: Vec<Incomplete>,
 }
@@ -132,6 +134,7 @@ impl Snapshot {
             requests,
             totals,
             agents,
+            alerts: state.alerts.summary(now),
             incomplete,
         }
     }
@@ -173,4 +176,15 @@ fn totals(
 
 pub(crate) fn rfc3339<S: serde::Serializer>(at: &UnixNanos, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&lens_service::time::rfc3339(*at))
+}
+
+#[allow(clippy::ref_option)] // What a serialiser is handed.
+pub(crate) fn some_rfc3339<S: serde::Serializer>(
+    at: &Option<UnixNanos>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, to),
+        None => to.serialize_none(),
+    }
 }

@@ -5,19 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::alerts::Desk;
+use crate::judge::slot::Slot;
+use crate::judge::standing::Standing;
 use crate::reload::Renew;
 use crate::security::Security;
 use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
 use crate::window::Windows;
+
+/// Slots after its end at which a slot is taken as whole: 10 s, twice the slowest usual harvest.
+const WATERMARK_SLOTS: u64 = 2;
 
 /// How the aggregator judges and shows; each from the configuration key of the same name.
 #[derive(Clone, Debug)]
@@ -42,6 +49,89 @@ pub struct Rules {
     pub slo_b_p95: Nanos,
     /// Stage C's p95 limit.
     pub slo_c_p95: Nanos,
+    /// The whole query's p95 limit, where one is promised.
+    pub slo_e2e_p95: Option<Nanos>,
+    /// How much slower than the baseline's a canary's whole query may be, as a share of 1.
+    pub e2e_regression_max: f64,
+    /// Limits of single slices, in place of the ones above.
+    pub slices: BTreeMap<Slice, SliceRules>,
+    /// Days in which one stream just at its limit may raise one false alarm.
+    pub false_alarm_days: f64,
+    /// Narrowest window a rule is judged on.
+    pub window_min: Nanos,
+}
+
+/// How strictly tails are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A change under review.
+    Pr,
+    /// Every night, and in production.
+    Nightly,
+    /// A release candidate.
+    Release,
+}
+
+impl Mode {
+    /// The mode of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "pr" => Some(Self::Pr),
+            "nightly" => Some(Self::Nightly),
+            "release" => Some(Self::Release),
+            _ => None,
+        }
+    }
+
+    /// Largest p99/p95 that is not a violation.
+    pub const fn tail_ratio(self) -> f64 {
+        match self {
+            Self::Pr => 2.5,
+            Self::Nightly => 2.0,
+            Self::Release => 1.8,
+        }
+    }
+}
+
+/// The limits of one slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SliceRules {
+    /// Largest p99/p95 that is not a violation.
+    pub tail_ratio: f64,
+    /// Stage A's p95 limit.
+    pub a_p95: Nanos,
+    /// Stage A's p99 limit.
+    pub a_p99: Nanos,
+    /// Stage B's p95 limit.
+    pub b_p95: Nanos,
+    /// Stage C's p95 limit.
+    pub c_p95: Nanos,
+    /// The whole query's p95 limit.
+    pub e2e_p95: Option<Nanos>,
+}
+
+impl Rules {
+    /// The limits that hold for a slice.
+    pub fn of_slice(&self, slice: &Slice) -> SliceRules {
+        self.slices.get(slice).copied().unwrap_or(self.of_all())
+    }
+
+    /// The limits that hold for slices without any of their own.
+    pub const fn of_all(&self) -> SliceRules {
+        SliceRules {
+            tail_ratio: self.tail_ratio_max,
+            a_p95: self.slo_a_p95,
+            a_p99: self.slo_a_p99,
+            b_p95: self.slo_b_p95,
+            c_p95: self.slo_c_p95,
+            e2e_p95: self.slo_e2e_p95,
+        }
+    }
+
+    /// Largest p99/p95 of a slice that is not a violation.
+    pub fn tail_ratio(&self, slice: &Slice) -> f64 {
+        self.of_slice(slice).tail_ratio
+    }
 }
 
 impl Default for Rules {
@@ -57,6 +147,11 @@ impl Default for Rules {
             slo_a_p99: Nanos::from_millis(10),
             slo_b_p95: Nanos::from_millis(300),
             slo_c_p95: Nanos::from_millis(300),
+            slo_e2e_p95: None,
+            e2e_regression_max: 0.1,
+            slices: BTreeMap::new(),
+            false_alarm_days: 30.0,
+            window_min: Nanos::from_secs(10),
         }
     }
 }
@@ -157,7 +252,7 @@ pub struct Event {
     /// When, by the aggregator's clock.
     #[serde(serialize_with = "as_rfc3339")]
     pub t: UnixNanos,
-    /// What kind: `verdict`, `agent`, `slice`.
+    /// What kind: `verdict`, `agent`, `slice`, `alert`.
     pub kind: &'static str,
     /// What it is about: a series key, an agent's name.
     pub subject: String,
@@ -201,6 +296,8 @@ pub struct State {
     pub rules: Rules,
     /// The merged counts.
     pub windows: RwLock<Windows>,
+    /// What is held of every series' rules.
+    pub judge: RwLock<Standing>,
     /// The agents, by name.
     pub agents: RwLock<BTreeMap<AgentName, AgentState>>,
     /// What happened, for whoever listens.
@@ -211,6 +308,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// What it counts about itself.
     pub counters: Counters,
+    /// Alerts and whom they are told to.
+    pub alerts: Arc<Desk>,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -230,11 +329,13 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
-    /// A fresh state.
+    /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
+        let alerts = Arc::new(Desk::unconfigured(env.clone()));
         Self {
             env,
             started: now,
+            judge: RwLock::new(Standing::new(&rules)),
             rules,
             windows: RwLock::new(windows),
             agents: RwLock::new(BTreeMap::new()),
@@ -242,11 +343,29 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             counters: Counters::default(),
+            alerts,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
             history: RwLock::new(None),
             fault: RwLock::new(None),
+        }
+    }
+
+    /// Judges every slot that is known whole at `now`, two slots after its end, once each. What
+    /// comes later than that corrects what is shown and no verdict.
+    ///
+    /// The first call begins with the oldest slot held, so that a restart forgets nothing.
+    pub fn judge_until(&self, now: UnixNanos) {
+        let slot = |number: u64| Slot(i64::try_from(number).unwrap_or(i64::MAX));
+        let base = self.windows.read().base().0;
+        let due = (now.0 / base).saturating_sub(WATERMARK_SLOTS + 1);
+        let held = due.saturating_sub(WINDOW_SLOTS_MAX as u64 - 1);
+        let judged = self.judge.read().now();
+        let next = judged.and_then(|slot| u64::try_from(slot.0 + 1).ok()).unwrap_or(0);
+        for number in next.max(held)..=due {
+            let windows = self.windows.read().slot(number, slot(number));
+            self.judge.write().take(&windows);
         }
     }
 

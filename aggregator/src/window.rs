@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lens_hist::block::{self, BlockRef};
-use lens_hist::{Counts, PagedCounts};
+use lens_hist::{Counts, PagedCounts, Sparse};
 use lens_model::limits::{
     AGGREGATOR_GAUGES_MAX, AGGREGATOR_HOSTS_MAX, AGGREGATOR_REQUESTS_MAX, AGGREGATOR_SERIES_MAX,
     EVENT_FUTURE_SECS_MAX, WINDOW_SLOTS_MAX,
@@ -21,7 +21,13 @@ use lens_model::limits::{
 use lens_model::{AgentName, Arm, InstanceName, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use thiserror::Error;
 
+use crate::judge::slot::{self as judge, HostWindow, SlotWindows};
+
 use crate::store::Merge;
+
+/// Age at which most deltas of a slot have come: two harvests of the slowest usual interval and a
+/// commit.
+const SETTLED_AFTER: Nanos = Nanos::from_secs(15);
 
 /// Where samples were recorded: an instance as one agent reports it. Hosts are never mixed in
 /// storage, so that evidence can be weighed per host.
@@ -152,7 +158,8 @@ impl RequestCounts {
 
 #[derive(Debug)]
 enum Slot {
-    Open(PagedCounts),
+    /// Boxed: an hour of sealed slots must not each be as large as an open one.
+    Open(Box<PagedCounts>),
     Sealed(Box<[u8]>),
 }
 
@@ -180,6 +187,19 @@ impl Slot {
         }
     }
 
+    fn to_sparse(&self) -> Sparse {
+        match self {
+            Self::Open(pages) => pages.to_sparse(),
+            Self::Sealed(bytes) => {
+                let mut counts = Counts::new();
+                if let Ok((block, _)) = BlockRef::parse(bytes) {
+                    block.merge_into_dense(&mut counts);
+                }
+                counts.to_sparse()
+            }
+        }
+    }
+
     fn seal(&mut self) {
         if let Self::Open(pages) = self {
             let mut bytes = Vec::new();
@@ -194,7 +214,7 @@ impl Slot {
             if let Ok((block, _)) = BlockRef::parse(bytes) {
                 block.merge_into(&mut pages);
             }
-            *self = Self::Open(pages);
+            *self = Self::Open(Box::new(pages));
         }
         match self {
             Self::Open(pages) => pages,
@@ -371,7 +391,7 @@ impl Windows {
             block.merge_into(&mut series.retired);
             return Merged::BeyondRing;
         }
-        let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(PagedCounts::new()));
+        let entry = series.slots.entry(slot).or_insert_with(|| Slot::Open(Box::default()));
         block.merge_into(entry.open());
         if slot < sealed_before { Merged::Late } else { Merged::InTime }
     }
@@ -540,12 +560,12 @@ impl Windows {
         Ok(())
     }
 
-    /// Seals what is past the allowed lateness and drops what is past the ring.
+    /// Seals what hardly changes any more and drops what is past the ring.
     pub fn advance(&mut self, now: UnixNanos) {
-        let (oldest, sealed_before) = (self.oldest_slot(now), self.sealed_before(now));
+        let (oldest, settled_before) = (self.oldest_slot(now), self.settled_before(now));
         for series in &mut self.held {
             series.retire(oldest);
-            series.slots.range_mut(..sealed_before).for_each(|(_, slot)| slot.seal());
+            series.slots.range_mut(..settled_before).for_each(|(_, slot)| slot.seal());
         }
         for requests in self.requests.values_mut().flat_map(BTreeMap::values_mut) {
             requests.slots = requests.slots.split_off(&oldest);
@@ -616,6 +636,42 @@ impl Windows {
         self.series.iter().map(|(key, hosts)| (key.clone(), state(hosts))).collect()
     }
 
+    /// Everything recorded in slot `number`, as the judge takes it under the name `slot`. Requests
+    /// stand with the whole query of their slice, arm and host.
+    pub fn slot(&self, number: u64, slot: judge::Slot) -> SlotWindows {
+        let mut found: BTreeMap<(&Slice, Stage, Arm, &Arc<Host>), HostWindow> = BTreeMap::new();
+        let window = |slice: &Slice, stage, arm, host: &Host| HostWindow {
+            slice: Arc::new(slice.clone()),
+            stage,
+            arm,
+            host: format!("{}/{}", host.agent, host.instance).into(),
+            counts: Sparse::new(),
+            ok: 0,
+            errors: 0,
+        };
+        for (key, hosts) in &self.series {
+            for (host, handle) in hosts {
+                if let Some(slot) = self.held[handle.0].slots.get(&number) {
+                    let name = (&key.slice, key.stage, key.arm, host);
+                    let mut own = window(&key.slice, key.stage, key.arm, host);
+                    own.counts = slot.to_sparse();
+                    found.insert(name, own);
+                }
+            }
+        }
+        for ((slice, arm), hosts) in &self.requests {
+            for (host, requests) in hosts {
+                if let Some(counts) = requests.slots.get(&number) {
+                    let own = found
+                        .entry((slice, Stage::E2e, *arm, host))
+                        .or_insert_with(|| window(slice, Stage::E2e, *arm, host));
+                    (own.ok, own.errors) = (counts.ok, counts.error);
+                }
+            }
+        }
+        SlotWindows { slot, windows: found.into_values().collect() }
+    }
+
     /// Request outcomes of a slice and arm within `span`, over all hosts.
     pub fn requests(&self, slice: &Slice, arm: Arm, span: Span) -> RequestCounts {
         let mut sum = RequestCounts::default();
@@ -678,8 +734,15 @@ impl Windows {
         self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1).max(self.floor)
     }
 
+    /// Slots before this one take deltas as late ones.
     const fn sealed_before(&self, now: UnixNanos) -> u64 {
         self.slot_of(now.minus(self.lateness))
+    }
+
+    /// Slots before this one are kept as blocks: opening one again for a delta within the allowed
+    /// lateness costs a microsecond, keeping it open until then twenty times its memory.
+    fn settled_before(&self, now: UnixNanos) -> u64 {
+        self.slot_of(now.minus(self.lateness.min(SETTLED_AFTER)))
     }
 }
 
@@ -691,7 +754,7 @@ const fn room(what: &'static str, held: usize, max: usize) -> Result<(), MergeEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lens_hist::{Quantile, Sparse};
+    use lens_hist::Quantile;
     use proptest::prelude::*;
 
     const BASE: Nanos = Nanos::from_secs(5);

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod history;
 pub mod load;
 pub mod node;
 mod numbers;

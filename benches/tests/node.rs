@@ -8,7 +8,7 @@ use std::time::Duration;
 use lens_benches::load::record::{self, RecordLoad};
 use lens_benches::load::search::{self, SearchLoad};
 use lens_benches::load::{Arrival, Distribution};
-use lens_benches::node::{self, Event, Ledger, NodeOptions};
+use lens_benches::node::{self, Event, KeptLedger, Ledger, NodeOptions};
 use lens_model::{Arm, Nanos, SeriesKey, Stage};
 use lens_segment::{Harvest, ReadPolicy, SegmentReader};
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ async fn start(regress: &[&str]) -> Running {
         corpus: vec![files.path().into()],
         listen: "127.0.0.1:0".parse().unwrap(),
         segment_dir: segments.path().into(),
+        ledger: Some(segments.path().join("node-7.ledger")),
         instance: "node-7".parse().unwrap(),
         version: "1.4.2".into(),
         arm: Arm::Canary,
@@ -90,6 +91,9 @@ impl Running {
         }
         self.node.await.unwrap().unwrap();
         let Some(Event::Recorded(ledger)) = last else { panic!("the ledger is the last event") };
+        // The file says the same, and that nothing was on the way.
+        let kept = KeptLedger::read(&self.segments.path().join("node-7.ledger")).unwrap();
+        assert_eq!((&kept.ledger, kept.on_the_way.len()), (&ledger, 0));
         let (totals, requests) = harvest(self.segments.path());
         (ledger, totals, requests)
     }
@@ -198,6 +202,7 @@ async fn a_node_without_a_usable_corpus_says_which_directory_and_what_would_be_r
         corpus: vec![empty.path().into()],
         listen: "127.0.0.1:0".parse().unwrap(),
         segment_dir: empty.path().into(),
+        ledger: None,
         instance: "node-7".parse().unwrap(),
         version: "1".into(),
         arm: Arm::Baseline,

@@ -2,9 +2,11 @@
 //! process of its own, so that one build gives all that `lens demo` runs.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod audit;
 mod certs;
 mod demo;
+mod replay;
 mod role;
 mod status;
 mod terminal;
@@ -32,6 +34,11 @@ enum Command {
     Demo(demo::Args),
     /// Show an aggregator's health, series and agents.
     Status(status::Args),
+    /// Alerts: list them, take them on, keep them quiet, test their sinks.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
+    /// Judge recorded latencies on their own clock.
+    Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
     #[command(subcommand)]
     Certs(certs::Command),
@@ -51,6 +58,8 @@ pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Alerts(command) => alerts::run(&command),
+        Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Audit(command) => audit::run(&command),

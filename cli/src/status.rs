@@ -1,4 +1,4 @@
-//! `lens status`: an aggregator's health, series and agents, once.
+//! `lens status`: an aggregator's health, series, alerts and agents, once.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use lens_service::exit::Exit;
 use serde_json::Value;
 
+use crate::alerts;
 use crate::demo::snapshots;
 use crate::terminal;
 
@@ -57,12 +58,39 @@ pub(crate) fn run(args: &Args) -> Exit {
     if healthy { Exit::Done } else { Exit::No }
 }
 
+/// What each broken tail rests on, one line a series.
+fn broken(snapshot: &Value) -> Vec<String> {
+    let rows = snapshot["rows"].as_array().into_iter().flatten();
+    let line = |row: &Value| {
+        let text = |name: &str| row[name].as_str().unwrap_or("–").to_owned();
+        let decided = &row["evidence"]["decided"];
+        format!(
+            "{}/{}/{}: {}; since {}, {} disjoint windows in a row; {:.1} deviations where {:.1} are asked for",
+            text("slice"),
+            text("stage"),
+            text("arm"),
+            text("reason"),
+            text("since"),
+            row["consecutive_windows"],
+            decided["z"].as_f64().unwrap_or(f64::INFINITY),
+            decided["z_needed"].as_f64().unwrap_or(f64::NAN),
+        )
+    };
+    rows.filter(|row| row["verdict"] == "violation").map(line).collect()
+}
+
 #[allow(clippy::print_stdout)]
 fn print(snapshot: &Value) {
     let health = &snapshot["health"];
     let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
     println!("{}: {}", text(&health["status"]), text(&health["summary"]));
     for line in terminal::table(snapshot, terminal::wants_colour()) {
+        println!("{line}");
+    }
+    for line in broken(snapshot) {
+        println!("{line}");
+    }
+    for line in alerts::lines(&snapshot["alerts"]["open"]) {
         println!("{line}");
     }
     for agent in snapshot["agents"].as_array().into_iter().flatten() {

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use world::process::{program, runs, signal};
-use world::{PATIENCE, holds, until};
+use world::{holds, until};
 
 /// Files of the corpus: enough for a few slices, few enough for an unoptimised build.
 const FILES: usize = 60;
@@ -56,6 +56,10 @@ struct Demo {
 
 impl Demo {
     fn start(length: &str) -> Self {
+        Self::start_with(length, &[])
+    }
+
+    fn start_with(length: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let corpus = corpus(dir.path());
         let file = |name: &str| fs::File::create(dir.path().join(name)).unwrap();
@@ -65,6 +69,7 @@ impl Demo {
             .args(["demo", "--for", length, "--rate", "25", "--json", "--no-browser"])
             .args(["--http", "127.0.0.1:0", "--corpus"])
             .arg(corpus)
+            .args(more)
             .env("TMPDIR", dir.path().join("tmp"))
             .stdin(Stdio::null())
             .stdout(file("stdout"))
@@ -187,6 +192,7 @@ fn a_demo_ends_with_everything_recorded_merged() {
         assert!(canary.as_object().unwrap().contains_key(field), "{canary}");
     }
     assert!(summary["alerts"].is_array(), "{summary}");
+    assert_eq!((&summary["restarts"], &summary["doubts"]), (&json!([]), &json!([])));
 
     let series = summary["series"].as_array().unwrap();
     let mut sum = 0;
@@ -210,31 +216,120 @@ fn a_demo_ends_with_everything_recorded_merged() {
     }
 }
 
-/// Starts a demo, kills one of its processes while queries run, and looks at what comes of it.
-fn broken_by_the_death_of(victim: &str) {
-    let mut demo = Demo::start("120s");
-    let processes = demo.processes();
+/// The number of the process that runs under this name now.
+fn successor(demo: &Demo, name: &str) -> Option<u32> {
+    let said = demo.said("stderr");
+    let marker = format!("{name} was killed; started again as ");
+    let line = said.lines().rev().find_map(|line| line.split_once(&marker))?;
+    line.1.trim().parse().ok()
+}
+
+/// Starts a demo, kills some of its processes at once while queries run, and holds it to its end.
+fn goes_on_after_the_death_of(victims: &[&str]) {
+    let mut demo = Demo::start("14s");
+    let mut processes = demo.processes();
     demo.until_measuring();
-    let (_, pid) = processes.iter().find(|(name, _)| name == victim).unwrap();
-    signal(*pid, Signal::KILL);
-    let began = Instant::now();
+    for victim in victims {
+        let (_, pid) = processes.iter().find(|(name, _)| name == victim).unwrap();
+        signal(*pid, Signal::KILL);
+    }
+    for victim in victims {
+        let pid = until("a successor", || successor(&demo, victim).ok_or(demo.said("stderr")));
+        processes.push(((*victim).to_owned(), pid));
+    }
+    let (code, said) = demo.ended();
+    assert_eq!(code, Some(0), "{said}\n{}", demo.said("stdout"));
+    demo.assert_nothing_left(&processes);
+    let summary = demo.summary();
+    assert_eq!((&summary["reconciled"], &summary["doubts"]), (&json!(true), &json!([])));
+    assert_eq!(summary["recorded_total"], summary["merged_total"], "{summary}");
+    let restarts = summary["restarts"].as_array().unwrap();
+    let mut names: Vec<&str> = restarts.iter().filter_map(|r| r["process"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, victims);
+    for restart in restarts {
+        assert!(restart["back_after_s"].as_f64() > Some(0.0), "{restart}");
+        let node = restart["process"].as_str().unwrap().starts_with("node");
+        assert_eq!(restart["on_the_way_max"].is_u64(), node, "{restart}");
+        assert!(said.contains(&format!("{} is back", restart["process"].as_str().unwrap())));
+    }
+}
+
+#[test]
+fn a_demo_whose_node_is_killed_starts_it_again_and_reconciles() {
+    goes_on_after_the_death_of(&["node-2"]);
+}
+
+#[test]
+fn a_demo_whose_aggregator_and_agent_are_killed_together_starts_them_again_and_reconciles() {
+    goes_on_after_the_death_of(&["agent-1", "aggregator"]);
+}
+
+#[test]
+fn a_demo_kills_what_it_is_asked_to_and_reconciles() {
+    let kills = ["--kill", "agent-2@2s", "--kill", "node-3@3s", "--kill", "aggregator@3s"];
+    let mut demo = Demo::start_with("12s", &kills);
+    let (code, said) = demo.ended();
+    assert_eq!(code, Some(0), "{said}\n{}", demo.said("stdout"));
+    let summary = demo.summary();
+    assert_eq!(summary["reconciled"], true, "{summary}");
+    let killed = |name: &str| {
+        let restarts = summary["restarts"].as_array().unwrap();
+        restarts.iter().find(|restart| restart["process"] == name).cloned().unwrap()
+    };
+    for (name, after_s) in [("agent-2", 2.0), ("node-3", 3.0), ("aggregator", 3.0)] {
+        let restart = killed(name);
+        assert!(restart["after_s"].as_f64() >= Some(after_s), "{restart}");
+        assert!(said.contains(&format!("killing {name}, as asked")), "{said}");
+    }
+}
+
+#[test]
+fn a_kill_of_nobody_or_after_the_end_is_refused_before_anything_runs() {
+    for (kill, told) in [("agent-9@1s", "name one of"), ("agent-1@10s", "queries end after")] {
+        let mut demo = Demo::start_with("10s", &["--kill", kill]);
+        let (code, said) = demo.ended();
+        assert!(code == Some(2) && said.contains(told), "{code:?} {said}");
+    }
+}
+
+#[test]
+fn a_demo_whose_process_is_killed_again_and_again_names_it_and_leaves_nothing() {
+    let mut demo = Demo::start("120s");
+    let mut processes = demo.processes();
+    demo.until_measuring();
+    let mut pid = processes.iter().find(|(name, _)| name == "agent-1").unwrap().1;
+    for _ in 0..2 {
+        signal(pid, Signal::KILL);
+        pid = until("a successor", || {
+            let next = successor(&demo, "agent-1").filter(|next| *next != pid);
+            next.ok_or(demo.said("stderr"))
+        });
+        processes.push(("agent-1".into(), pid));
+    }
+    signal(pid, Signal::KILL);
     let (code, said) = demo.ended();
     assert_eq!(code, Some(1), "{said}");
-    assert!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
     let last = said.lines().find(|line| line.contains("stopped, because")).unwrap_or(&said);
-    assert!(last.contains(victim) && last.contains("signal: 9"), "{said}");
+    assert!(last.contains("agent-1") && last.contains("signal: 9"), "{said}");
+    assert!(said.contains("killed 3 times within 10 s"), "{said}");
     assert_eq!(demo.said("stdout"), "", "there is nothing to sum up");
     demo.assert_nothing_left(&processes);
 }
 
 #[test]
-fn a_demo_whose_node_is_killed_says_so_and_leaves_nothing() {
-    broken_by_the_death_of("node-2");
-}
-
-#[test]
-fn a_demo_whose_aggregator_is_killed_says_so_and_leaves_nothing() {
-    broken_by_the_death_of("aggregator");
+fn a_demo_whose_process_ends_by_itself_is_stopped_with_its_name() {
+    let mut demo = Demo::start("120s");
+    let processes = demo.processes();
+    demo.until_measuring();
+    let (_, pid) = processes.iter().find(|(name, _)| name == "node-1").unwrap();
+    signal(*pid, Signal::ABORT);
+    let (code, said) = demo.ended();
+    assert_eq!(code, Some(1), "{said}");
+    let last = said.lines().find(|line| line.contains("stopped, because")).unwrap_or(&said);
+    assert!(last.contains("node-1") && last.contains("signal: 6"), "{said}");
+    assert_eq!(demo.said("stdout"), "", "there is nothing to sum up");
+    demo.assert_nothing_left(&processes);
 }
 
 #[test]

@@ -403,7 +403,7 @@ fn needles(path: &Path) -> Vec<String> {
 
 #[test]
 fn no_secret_is_in_any_log_at_the_finest_level() {
-    let mut world = World::bare();
+    let world = World::bare();
     let admin = token(&world, "admin");
     world.issue("host-1");
     let (tokens, audit, store) =

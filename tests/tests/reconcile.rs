@@ -3,15 +3,13 @@
 
 mod world;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage};
-use lens_segment::{Harvest, ReadPolicy, Recorder, SegmentReader};
+use lens_model::{Arm, Slice, Stage};
+use lens_segment::Recorder;
 use rand::RngExt;
-use world::{
-    Outcomes, Process, Tally, World, choices, holds, http, latency, recorder, same, slice, until,
-};
+use world::node::RecordingNode;
+use world::{Outcomes, Tally, World, choices, holds, http, latency, recorder, same, slice, until};
 
 /// What threads recorded through one recorder: samples by series, requests by slice and arm.
 #[derive(Default)]
@@ -133,6 +131,30 @@ fn a_segment_older_than_its_agent_is_harvested_from_its_first_sample() {
 }
 
 #[test]
+fn processes_of_one_name_are_merged_together_in_the_same_harvest() {
+    let world = World::new(&[]);
+    let segments = world.dir().join("host-1-segments");
+    let mut key = None;
+    // A process that died, its successor, and one that should have had another name.
+    let nodes = [300, 20, 1].map(|count| {
+        let node = recorder(&segments, "node-1");
+        let series = node.series(slice("rust"), Stage::B).unwrap();
+        (0..count).for_each(|n| series.record(1_000_000 + n));
+        node.requests_for(slice("rust"), Arm::Baseline).unwrap().ok();
+        key = Some(series.key().clone());
+        node
+    });
+    let agent = world.agent("host-1", &[]);
+    world.until_merged(&Tally::from([(key.unwrap(), 321)]));
+    until("requests", || {
+        let wanted = Outcomes::from([((slice("rust"), Arm::Baseline), (3, 0))]);
+        same(counted(world.merged_requests()?), &wanted)
+    });
+    agent.until_acknowledged();
+    drop(nodes);
+}
+
+#[test]
 fn the_segment_of_a_node_that_ended_is_drained_and_removed() {
     let world = World::new(&[]);
     let agent = world.agent("host-1", &[]);
@@ -159,38 +181,22 @@ fn the_segment_of_a_node_that_ended_is_drained_and_removed() {
     });
 }
 
-/// Where the recording child is told what to do, and where it says how far it is.
-
 #[test]
 fn a_node_killed_while_recording_loses_nothing_and_leaves_nothing_behind() {
     let world = World::new(&[]);
     let agent = world.agent("host-1", &[]);
-    std::fs::create_dir_all(&agent.segments).unwrap();
-    let progress = world.dir().join("progress");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_recording_child"));
-    child.arg(&agent.segments).arg(&progress);
-    let mut child = Process::start("child", world.dir(), child);
-    let path = until("segment", || {
-        let found = lens_segment::scan(&agent.segments).map_err(|error| error.to_string())?;
-        found.paths.into_iter().next().ok_or("none".into())
-    });
-    // A second reader holds the file from before the kill: what is in it is the truth.
-    let mut truth = SegmentReader::open(&path, &ReadPolicy::default()).unwrap();
-    let key = SeriesKey { slice: slice("rust"), stage: Stage::A, arm: Arm::Baseline };
+    let node = RecordingNode::new("node-1", &agent.segments, world.dir(), 1);
+    let path = node.segment().to_owned();
     until("some were merged", || {
-        let merged = world.merged()?.get(&key).copied().unwrap_or(0);
+        let merged: u64 = world.merged()?.values().sum();
         holds(merged > 1_000, &merged)
     });
-    child.kill();
+    // What its memory held and what it said itself agree, or this panics.
+    let recorded = node.kill();
     until("segment removed", || holds(!path.exists(), &path));
-
-    let mut harvest = Harvest::default();
-    truth.harvest(Nanos::from_secs(60), &mut harvest).unwrap();
-    let recorded = harvest.series[0].counts.total();
-    world.until_merged(&Tally::from([(key, recorded)]));
-    let said = std::fs::read(&progress).unwrap();
-    let number = |at: usize| u64::from_le_bytes(said[at..at + 8].try_into().unwrap());
-    let (begun, done) = (number(0), number(8));
-    assert!((done..=begun).contains(&recorded), "{done} ≤ {recorded} ≤ {begun}");
+    world.until_merged(&recorded.samples);
+    until("requests", || {
+        same(counted(world.merged_requests()?), &counted(recorded.requests.clone()))
+    });
     assert!(agent.segment_files().is_empty(), "{:?}", agent.segment_files());
 }

@@ -52,8 +52,8 @@ pub(super) struct DashboardAnswer {
 /// The state tree
 ///
 /// Measured data only: what is not measured is `null`, and `reasons` says why. `health.status` is
-/// `critical` while an absolute limit is broken, `degraded` while any rule is or while nothing is
-/// measured.
+/// `critical` while an absolute limit is broken or a critical alert fires, `degraded` while any rule
+/// is broken, any alert fires or nothing is measured.
 #[utoipa::path(get, path = "/monitoring/dashboard", tag = "health",
     responses(
         (status = 200, description = "The tree", body = DashboardAnswer),

@@ -16,7 +16,7 @@ use crate::state;
 /// What happens, as it happens
 ///
 /// Server-sent events. `snapshot` comes every second with the whole state, a `Snapshot`;
-/// `verdict`, `agent` and `slice` come when they happen, with `{t, kind, subject, message}`;
+/// `verdict`, `agent`, `slice` and `alert` come when they happen, with `{t, kind, subject, message}`;
 /// `lagged` says how many a slow reader missed. A comment every 15 s keeps intermediaries from
 /// closing the stream. It ends when the aggregator shuts down.
 #[utoipa::path(get, path = "/api/v1/events", tag = "data",

@@ -1,11 +1,12 @@
 //! The HTTP API: what was measured, as JSON, as metrics and as a stream.
 //!
 //! Handlers read one [`crate::snapshot::Snapshot`] or ask the windows; what changes something is in
-//! `control`, and nothing runs that `guard` has not let in. What takes time runs on the blocking pool, a few at once, so that neither the
+//! `control` and `alerts`, and nothing runs that `guard` has not let in. What takes time runs on the blocking pool, a few at once, so that neither the
 //! listener of agents nor the other handlers wait for it; every answer has a deadline.
 //! Every route is registered together with its description, so `/openapi.json` cannot miss one.
 
 mod agents;
+mod alerts;
 mod audit;
 mod control;
 mod dashboard_state;
@@ -102,6 +103,7 @@ impl Api {
         (name = "health", description = "Whether it runs, takes data, and what the data says"),
         (name = "data", description = "What was measured"),
         (name = "judge", description = "What it means"),
+        (name = "alerts", description = "Who is told of it, and what people do about it"),
         (name = "control", description = "What changes something, and the record of it"),
         (name = "auth", description = "How browsers sign in"),
         (name = "export", description = "The same for other systems"),
@@ -154,6 +156,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(histogram::histogram))
         .routes(routes!(tail::tail))
         .routes(routes!(agents::agents))
+        .routes(routes!(alerts::alerts))
+        .routes(routes!(alerts::ack))
+        .routes(routes!(alerts::silence))
+        .routes(routes!(alerts::resolve))
+        .routes(routes!(alerts::test))
+        .routes(routes!(alerts::announce))
+        .routes(routes!(alerts::end_maintenance))
         .routes(routes!(events::events))
         .routes(routes!(audit::audit))
         .routes(routes!(control::revoke))

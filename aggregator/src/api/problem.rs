@@ -99,6 +99,12 @@ impl Problem {
         }
     }
 
+    /// Something named in the path or body that is not there.
+    pub(super) fn no_such(what: &str, detail: impl Into<String>) -> Self {
+        let detail = format!("{what}: {}", detail.into());
+        Self::new(StatusCode::NOT_FOUND, "urn:lens:problem:no-such", "Not there", detail)
+    }
+
     /// A query string that is not one.
     pub(super) fn bad_query(detail: impl Into<String>) -> Self {
         Self::new(

@@ -9,13 +9,17 @@ use utoipa::ToSchema;
 use super::params::Params;
 use super::quantiles::selected;
 use super::{Api, Problem};
-use crate::judge::{self, Evidence, NO_INTERVAL, Slo, Verdict};
-use crate::snapshot::{Incomplete, Row, Snapshot, rfc3339};
+use crate::judge::peers::{Differs, Tail, differing};
+use crate::judge::standing::{Forecast, Trend};
+use crate::judge::{Evidence, Slo, Verdict};
+use crate::snapshot::{Incomplete, Row, Snapshot, rfc3339, some_rfc3339};
 use crate::state;
 use crate::window::Selection;
 
-const NO_TREND: &str = "trends are not computed yet";
-const NO_FORECAST: &str = "forecasts are not computed yet";
+const NO_INTERVAL: &str = "fewer than 368 samples in the window";
+const NO_TREND: &str = "fewer than 18 points of 320 s with 1,000 samples each";
+const NO_FORECAST: &str = "no rise beyond chance that would reach the limit within a day";
+const NO_DRIFT: &str = "no hour with 20,000 samples yet to compare with";
 
 /// The tail verdicts.
 #[derive(Serialize, ToSchema)]
@@ -79,16 +83,25 @@ pub(super) struct SeriesTail {
     consecutive_windows: u32,
     /// The stage's absolute limits beside it.
     slo: Vec<Slo>,
+    /// Beginning of the window that showed the violation; `null` without one.
+    #[serde(serialize_with = "some_rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<UnixNanos>,
     /// Where the ratio is going.
     #[schema(value_type = Option<Object>)]
-    trend: Option<()>,
-    /// Why there is no trend.
-    trend_reason: &'static str,
+    trend: Option<Trend>,
+    /// Why there is no trend; `null` when there is.
+    trend_reason: Option<&'static str>,
     /// When it will be a violation.
     #[schema(value_type = Option<Object>)]
-    forecast: Option<()>,
-    /// Why there is no forecast.
-    forecast_reason: &'static str,
+    forecast: Option<Forecast>,
+    /// Why there is no forecast; `null` when there is.
+    forecast_reason: Option<&'static str>,
+    /// Whether very slow requests became more than the first hour had, beyond what chance does in
+    /// 30 days.
+    drift: Option<bool>,
+    /// Why that cannot be said; `null` when it can.
+    drift_reason: Option<&'static str>,
 }
 
 /// The slices of one stage and arm against each other.
@@ -112,6 +125,8 @@ pub(super) struct Comparison {
     /// The slice it belongs to.
     #[schema(value_type = Option<String>, example = "backend/rust/large")]
     worst_slice: Option<Slice>,
+    /// Slices whose ratio is more than a tenth away from their peers', beyond chance.
+    differing: Vec<Differs>,
     /// Why there is nothing to compare; `null` when there is.
     reason: Option<&'static str>,
 }
@@ -148,21 +163,12 @@ fn answer(state: &state::State, snapshot: &Snapshot, selection: &Selection) -> T
         t: snapshot.t,
         window_s: snapshot.window_s,
         incomplete: snapshot.incomplete.clone(),
-        series: rows.iter().map(|row| series_tail(state, snapshot.t, row)).collect(),
+        series: rows.iter().map(|row| series_tail(row)).collect(),
         comparison: comparison(&rows),
     }
 }
 
-fn series_tail(state: &state::State, now: UnixNanos, row: &Row) -> SeriesTail {
-    let (rules, base) = (&state.rules, state.windows.read().base());
-    let selection = Selection::series(&row.key());
-    let consecutive_windows = if row.verdict == Verdict::Violation {
-        judge::consecutive_windows(rules, base, now, |span, counts| {
-            state.windows.read().sum(&selection, span, counts);
-        })
-    } else {
-        0
-    };
+fn series_tail(row: &Row) -> SeriesTail {
     SeriesTail {
         slice: row.slice.clone(),
         stage: row.stage,
@@ -171,19 +177,22 @@ fn series_tail(state: &state::State, now: UnixNanos, row: &Row) -> SeriesTail {
         p95_ms: row.p95.value_ms,
         p99_ms: row.p99.value_ms,
         ratio: row.ratio,
-        ratio_low: None,
-        ratio_high: None,
-        interval_reason: Some(NO_INTERVAL),
+        ratio_low: row.ratio_low,
+        ratio_high: row.ratio_high,
+        interval_reason: row.ratio_low.is_none().then_some(NO_INTERVAL),
         threshold: row.ratio_max,
         verdict: row.verdict,
         reason: row.reason.clone(),
-        evidence: Evidence::new(row.count, rules),
-        consecutive_windows,
+        evidence: row.evidence.clone(),
+        consecutive_windows: row.consecutive_windows,
         slo: row.slo.clone(),
-        trend: None,
-        trend_reason: NO_TREND,
-        forecast: None,
-        forecast_reason: NO_FORECAST,
+        since: row.since,
+        trend: row.trend,
+        trend_reason: row.trend.is_none().then_some(NO_TREND),
+        forecast: row.forecast,
+        forecast_reason: row.forecast.is_none().then_some(NO_FORECAST),
+        drift: row.drift,
+        drift_reason: row.drift.is_none().then_some(NO_DRIFT),
     }
 }
 
@@ -207,10 +216,20 @@ fn comparison(rows: &[&Row]) -> Vec<Comparison> {
                 slices: ratios.len(),
                 median_ratio: ratios.get(ratios.len() / 2).map(|(ratio, _)| *ratio),
                 worst_ratio: ratios.last().map(|(ratio, _)| *ratio),
+                differing: differing(&tails(own())),
                 worst_slice: ratios.last().map(|(_, slice)| (*slice).clone()),
                 reason: ratios.is_empty().then_some(reason),
             });
         }
     }
     found
+}
+
+/// What the rows say of their slices' tails, where it has an interval.
+fn tails<'a>(rows: impl Iterator<Item = &'a &'a Row>) -> Vec<Tail> {
+    let of_row = |row: &&Row| {
+        let (ratio, low, high) = (row.ratio?, row.ratio_low?, row.ratio_high?);
+        Some(Tail { slice: row.slice.clone(), ratio, low, high })
+    };
+    rows.filter(|row| row.verdict != Verdict::Stale).filter_map(of_row).collect()
 }

@@ -104,6 +104,17 @@ fn verdict(row: &Row) -> (Verdict, &'static str) {
     }
 }
 
+/// The interval of a row's ratio, or why it has no ratio.
+fn bounds(row: &Row) -> String {
+    match (row.ratio, row.ratio_low, row.ratio_high) {
+        (None, ..) => row.reason.clone(),
+        (Some(_), Some(low), Some(high)) => {
+            format!("95 % interval {} to {}, limit {}", Ratio(low), Ratio(high), row.ratio_max)
+        }
+        (Some(_), ..) => format!("limit {}", row.ratio_max),
+    }
+}
+
 /// The sentence behind [`verdict`], with each broken limit.
 fn why(row: &Row) -> String {
     let mut why = row.reason.clone();
@@ -270,9 +281,14 @@ fn cell(f: &mut fmt::Formatter<'_>, field: &str, row: Option<&Row>) -> fmt::Resu
         "p99_9" => quantile(f, row.map(|row| &row.p99_9)),
         "ratio" => {
             let hot = row.is_some_and(|row| row.verdict == Verdict::Violation);
-            let reason = row.filter(|row| row.ratio.is_none()).map_or("", |row| &row.reason);
             let ratio = row.and_then(|row| row.ratio).map(Ratio);
-            number(f, field, if hot { " hot" } else { "" }, ratio, reason)
+            number(
+                f,
+                field,
+                if hot { " hot" } else { "" },
+                ratio,
+                &row.map_or_else(String::new, bounds),
+            )
         }
         "count" => number(f, field, "", row.map(|row| Count(row.count)), ""),
         "rate" => number(f, field, "", row.map(|row| Rate(row.rate_per_s)), ""),

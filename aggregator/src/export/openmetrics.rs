@@ -42,6 +42,7 @@ pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Fo
     requests(&mut text, snapshot);
     nodes(&mut text, state);
     agents(&mut text, snapshot);
+    alerts(&mut text, state, snapshot);
     itself(&mut text, state, snapshot, subscribers);
     if format == Format::OpenMetrics {
         text.out.push_str("# EOF\n");
@@ -143,6 +144,15 @@ fn series(text: &mut Text, snapshot: &Snapshot) {
     each(text, snapshot, "lens_window_samples", |row| Some(row.count as f64));
     text.family("lens_tail_ratio", "gauge", "p99 over p95 in the summary window.");
     each(text, snapshot, "lens_tail_ratio", |row| row.ratio);
+    let help = "Lower end of the 95 % interval of p99 over p95.";
+    text.family("lens_tail_ratio_low", "gauge", help);
+    each(text, snapshot, "lens_tail_ratio_low", |row| row.ratio_low);
+    let help = "Upper end of the 95 % interval of p99 over p95.";
+    text.family("lens_tail_ratio_high", "gauge", help);
+    each(text, snapshot, "lens_tail_ratio_high", |row| row.ratio_high);
+    let help = "Samples of a series that count as one, by its overdispersion.";
+    text.family("lens_tail_overdispersion", "gauge", help);
+    each(text, snapshot, "lens_tail_overdispersion", |row| row.evidence.decided.map(|d| d.phi));
     text.family("lens_series_age_seconds", "gauge", "Time since samples were last recorded.");
     each(text, snapshot, "lens_series_age_seconds", |row| Some(row.age_s));
     text.family("lens_verdict", "gauge", "1 for the tail verdict that holds, 0 for the others.");
@@ -228,6 +238,37 @@ fn agents(text: &mut Text, snapshot: &Snapshot) {
             let labels = [("agent", agent.name.as_str()), ("reason", reason.as_str())];
             text.sample("lens_agent_rejected_total", &labels, count);
         }
+    }
+}
+
+fn alerts(text: &mut Text, state: &State, snapshot: &Snapshot) {
+    text.family("lens_alerts", "gauge", "Alerts that fire or wait to, by state.");
+    let states = [("firing", snapshot.alerts.firing), ("pending", snapshot.alerts.pending)];
+    for (name, count) in states {
+        text.sample("lens_alerts", &[("state", name)], count);
+    }
+    text.family("lens_alert_transitions", "counter", "Transitions told, by kind.");
+    for (kind, count) in state.alerts.totals().transitions {
+        text.sample("lens_alert_transitions_total", &[("kind", kind.as_str())], count);
+    }
+    let sinks = &snapshot.alerts.sinks;
+    text.family("lens_alert_deliveries", "counter", "Notices settled and attempts to repeat.");
+    for sink in sinks {
+        let outcomes =
+            [("delivered", sink.delivered), ("retried", sink.retried), ("dead", sink.dead)];
+        for (outcome, count) in outcomes {
+            let labels = [("sink", sink.name.as_str()), ("outcome", outcome)];
+            text.sample("lens_alert_deliveries_total", &labels, count);
+        }
+    }
+    text.family("lens_alert_queue", "gauge", "Notices waiting, by sink.");
+    for sink in sinks {
+        text.sample("lens_alert_queue", &[("sink", &sink.name)], sink.queued);
+    }
+    text.family("lens_alert_sink_failing", "gauge", "1 while a sink takes nothing.");
+    for sink in sinks {
+        let failing = u8::from(sink.failing_since.is_some());
+        text.sample("lens_alert_sink_failing", &[("sink", &sink.name)], failing);
     }
 }
 

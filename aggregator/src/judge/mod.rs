@@ -3,18 +3,29 @@
 //! Promise: everything here is a pure function of counts, rules and instants given; nothing reads
 //! a clock, takes a lock or sends anything but through the caller's own hands.
 
+pub mod decision;
+pub mod dispersion;
+pub mod drift;
 mod health;
+pub mod math;
+pub mod peers;
+pub mod pyramid;
+pub mod replay;
 mod slo;
-mod tail;
+pub mod slot;
+pub mod standing;
+pub mod survivors;
+pub mod tail;
+pub mod trend;
+mod verdict;
 mod watch;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::{Health, HealthStatus, Violation, ViolationKind, health};
-pub use slo::{Slo, limits, slo};
-pub(crate) use tail::NO_INTERVAL;
-pub use tail::{Evidence, TailVerdict, consecutive_windows, judge};
+pub use slo::{Slo, slo};
+pub use verdict::{Decided, Evidence, TailVerdict, tail_verdict};
 pub use watch::Watch;
 
 /// What a series' samples say about a rule.

@@ -1,16 +1,18 @@
 //! Absolute limits per stage: a quantile's value against the configured limit.
 //!
-//! The limits are promises about the service's latency, so the comparison is of the value itself;
-//! its interval stands beside it wherever the value is shown. Below a quantile's sample floor and
-//! in silence there is no answer. The whole query (`e2e`) has no absolute limit here: its rule is
-//! relative to the baseline.
+//! The answer is the standing judge's: broken when a window shows more samples above the limit than
+//! the quantile allows, beyond chance; the value beside it is the summary window's. A value above
+//! the limit that chance explains is not a broken promise yet, and its sentence says so. Below a
+//! quantile's sample floor and in silence there is no answer. The whole query (`e2e`) has a limit
+//! only where one is configured; its standing rule is relative to the baseline.
 
-use lens_hist::{Counts, Quantile};
-use lens_model::{Nanos, Stage, UnixNanos};
+use lens_hist::Counts;
+use lens_model::{Nanos, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Verdict, tail};
+use super::standing::{Held, LimitWatched, Stream, Test};
+use super::{Verdict, verdict};
 use crate::state::Rules;
 
 /// One absolute limit and how the samples stand to it.
@@ -31,72 +33,46 @@ pub struct Slo {
     pub reason: Option<String>,
 }
 
-/// The absolute limits of a stage.
-pub fn limits(rules: &Rules, stage: Stage) -> Vec<(&'static str, Quantile, Nanos)> {
-    match stage {
-        Stage::A => {
-            vec![("p95", Quantile::P95, rules.slo_a_p95), ("p99", Quantile::P99, rules.slo_a_p99)]
-        }
-        Stage::B => vec![("p95", Quantile::P95, rules.slo_b_p95)],
-        Stage::C => vec![("p95", Quantile::P95, rules.slo_c_p95)],
-        Stage::E2e => Vec::new(),
-    }
-}
-
-/// Holds one window of a stage against the stage's limits.
+/// The absolute limits of a series as they stand, with the values of the summary window's `counts`.
 pub fn slo(
+    stream: &Stream,
     counts: &Counts,
     rules: &Rules,
-    stage: Stage,
-    last_event: Option<UnixNanos>,
+    last_event: UnixNanos,
     now: UnixNanos,
 ) -> Vec<Slo> {
-    let silent = last_event.and_then(|last| tail::silence(rules, last, now));
-    let compare = |(name, quantile, limit): (&'static str, Quantile, Nanos)| {
-        let estimate = counts.quantile(quantile);
-        let floor = lens_hist::samples_min(quantile);
-        let above_range = estimate.samples >= floor && estimate.value.is_none();
-        let (state, reason) = match (&silent, estimate.value) {
-            (Some(silence), _) => (Verdict::Stale, Some(silence.clone())),
-            (None, Some(value)) if value <= limit => (Verdict::Ok, None),
-            (None, Some(_)) => (Verdict::Violation, None),
-            (None, None) if above_range => {
-                (Verdict::Violation, Some("above the largest measurable latency, 68.7 s".into()))
-            }
-            (None, None) => {
-                let reason = format!("{} samples; {name} needs {floor}", estimate.samples);
-                (Verdict::InsufficientData, Some(reason))
-            }
-        };
-        Slo {
-            quantile: name,
-            value_ms: estimate.value.map(Nanos::as_millis_f64),
-            limit_ms: limit.as_millis_f64(),
-            state,
-            reason,
-        }
-    };
-    limits(rules, stage).into_iter().map(compare).collect()
+    let silent = verdict::silence(rules, last_event, now);
+    stream.limits().iter().map(|limit| stands(limit, counts, silent.as_ref())).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_is_kept_broken_or_unanswered() {
-        let rules = Rules::default();
-        let now = UnixNanos(1_000_000_000_000);
-        let states = |counts: &Counts, last| {
-            slo(counts, &rules, Stage::A, last, now).iter().map(|s| s.state).collect::<Vec<_>>()
-        };
-        let mut counts = Counts::new();
-        counts.add(lens_hist::layout::index_of(4_000_000), 100);
-        assert_eq!(states(&counts, Some(now)), [Verdict::Ok, Verdict::InsufficientData]);
-        counts.add(lens_hist::layout::index_of(20_000_000), 1_000);
-        assert_eq!(states(&counts, Some(now)), [Verdict::Violation, Verdict::Violation]);
-        let long_ago = now.minus(Nanos::from_secs(31));
-        assert_eq!(states(&counts, Some(long_ago)), [Verdict::Stale, Verdict::Stale]);
-        assert!(slo(&counts, &rules, Stage::E2e, Some(now), now).is_empty());
+fn stands(limit: &LimitWatched, counts: &Counts, silent: Option<&String>) -> Slo {
+    let Test::Limit { quantile, limit: largest } = limit.test else {
+        unreachable!("limits are made of limits")
+    };
+    let estimate = counts.quantile(quantile);
+    let (state, reason) = match (silent, limit.watched.held()) {
+        (Some(silence), _) => (Verdict::Stale, Some(silence.clone())),
+        (None, Held::Broken(_)) => {
+            let above = estimate.samples > 0 && estimate.bucket_high.is_none();
+            let reason = "above the largest measurable latency, 68.7 s";
+            (Verdict::Violation, above.then(|| reason.to_owned()))
+        }
+        (None, Held::Kept(_)) => {
+            let above = estimate.value.is_some_and(|value| value > largest);
+            let reason = "above its limit, by no more than chance explains";
+            (Verdict::Ok, above.then(|| reason.to_owned()))
+        }
+        (None, Held::Unjudged) => {
+            let (found, floor) = (estimate.samples, limit.test.samples_min());
+            let reason = format!("{found} samples; {} needs {floor} in one window", limit.name);
+            (Verdict::InsufficientData, Some(reason))
+        }
+    };
+    Slo {
+        quantile: limit.name,
+        value_ms: estimate.value.map(Nanos::as_millis_f64),
+        limit_ms: largest.as_millis_f64(),
+        state,
+        reason,
     }
 }

@@ -5,8 +5,9 @@ use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::rfc3339;
-use crate::judge::{self, Slo, Verdict};
+use super::{rfc3339, some_rfc3339};
+use crate::judge::standing::{Forecast, Stream, Trend};
+use crate::judge::{self, Evidence, Slo, Verdict};
 use crate::state::State;
 use crate::window::{Selection, SeriesState, Span};
 
@@ -80,6 +81,12 @@ pub struct Row {
     /// p99/p95; `null` below the sample floor.
     #[schema(example = 1.62)]
     pub ratio: Option<f64>,
+    /// Lower end of the ratio's 95 % interval.
+    #[schema(example = 1.51)]
+    pub ratio_low: Option<f64>,
+    /// Upper end of the ratio's 95 % interval.
+    #[schema(example = 1.74)]
+    pub ratio_high: Option<f64>,
     /// Largest ratio that is not a violation.
     #[schema(example = 2.0)]
     pub ratio_max: f64,
@@ -87,6 +94,25 @@ pub struct Row {
     pub verdict: Verdict,
     /// One sentence saying what it rests on.
     pub reason: String,
+    /// Beginning of the window that showed the violation; `null` without one.
+    #[serde(serialize_with = "some_rfc3339")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<UnixNanos>,
+    /// Disjoint windows in a row, up to the newest, that each speak against the rule.
+    #[schema(example = 0)]
+    pub consecutive_windows: u32,
+    /// The same in numbers.
+    #[schema(value_type = Object)]
+    pub evidence: Evidence,
+    /// Where the ratio is going; `null` with fewer than 18 points of 320 s.
+    #[schema(value_type = Option<Object>)]
+    pub trend: Option<Trend>,
+    /// When it will be a violation; `null` unless three looks agree that it will within a day.
+    #[schema(value_type = Option<Object>)]
+    pub forecast: Option<Forecast>,
+    /// Whether very slow requests became more than the first hour had, beyond what chance does in
+    /// 30 days; `null` before there is an hour to compare with.
+    pub drift: Option<bool>,
     /// When samples were last recorded.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -128,8 +154,12 @@ impl Row {
         };
         let estimates = counts.quantiles(&Quantile::SHOWN);
         let value = |at: usize| Value::new(Quantile::SHOWN[at], &estimates[at]);
-        let tail = judge::judge(counts, rules, Some(held.last_event), now);
-        let slo = judge::slo(counts, rules, key.stage, Some(held.last_event), now);
+        let standing = state.judge.read();
+        // A series may be newer than the newest slot that was judged.
+        let unjudged = Stream::new(key, rules);
+        let stream = standing.stream(key).unwrap_or(&unjudged);
+        let tail = judge::tail_verdict(Some(stream), key, counts, rules, held.last_event, now);
+        let slo = judge::slo(stream, counts, rules, held.last_event, now);
         Self {
             slice: key.slice.clone(),
             stage: key.stage,
@@ -142,9 +172,17 @@ impl Row {
             p99: value(2),
             p99_9: value(3),
             ratio: tail.ratio,
+            ratio_low: tail.ratio_low,
+            ratio_high: tail.ratio_high,
             ratio_max: tail.threshold,
             verdict: tail.verdict,
             reason: tail.reason,
+            since: tail.since,
+            consecutive_windows: tail.consecutive_windows,
+            evidence: tail.evidence,
+            trend: stream.future().trend().copied(),
+            forecast: stream.future().forecast().copied(),
+            drift: stream.future().drifts(),
             last_seen: held.last_event,
             age_s: now.since(held.last_event).as_secs_f64(),
             hosts: held.hosts.len(),

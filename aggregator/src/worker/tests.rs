@@ -231,8 +231,10 @@ impl World {
         agent.made.push(Record { identity, incarnation, sequence, received: now, body });
     }
 
-    fn submit(&mut self, record: &Record) -> Submission {
-        let submitted = futures_util::FutureExt::now_or_never(self.ingest.submit(record));
+    /// Arrives now, however old the delta is.
+    fn submit(&mut self, mut record: Record) -> Submission {
+        record.received = self.env.now();
+        let submitted = futures_util::FutureExt::now_or_never(self.ingest.submit(&record));
         submitted.unwrap().unwrap();
         self.queue.try_recv().unwrap()
     }
@@ -246,9 +248,8 @@ impl World {
             let agent = &self.agents[at];
             self.following.push(self.ingest.follow(&agent.life()));
             let upto = (agent.sent + 8).min(agent.made.len());
-            for record in agent.made[agent.sent..upto].to_vec() {
-                batch.push(self.submit(&record));
-            }
+            let records = agent.made[agent.sent..upto].to_vec();
+            batch.extend(records.into_iter().map(|record| self.submit(record)));
         }
         let mut engine = self.engine.take().unwrap();
         if let Ok(done) = engine.turn(&self.ingest.state, &self.ingest, &batch) {
@@ -272,13 +273,12 @@ impl World {
             let from = if self.chance.happens(15) { again } else { agent.sent };
             let records = agent.made[from..upto].to_vec();
             agent.sent = upto;
-            for record in records {
-                batch.push(self.submit(&record));
-            }
-            // A second connection of the agent, with what the first had sent before.
+            batch.extend(records.into_iter().map(|record| self.submit(record)));
+            // A second connection of the agent, with what the first had sent before, maybe long ago.
             if self.chance.happens(10) && upto > 0 {
-                let record = self.agents[at].made[upto - 1].clone();
-                batch.push(self.submit(&record));
+                let back = usize::try_from(self.chance.below(4)).unwrap().min(upto - 1);
+                let record = self.agents[at].made[upto - 1 - back].clone();
+                batch.push(self.submit(record));
             }
             self.following.push(follow);
         }
@@ -540,6 +540,7 @@ fn fill(world: &mut World, series: u64, slots: u64) {
         let mut record = world.agents.iter_mut().find_map(|agent| agent.made.pop()).unwrap();
         record.sequence = Sequence(at + 1);
         record.identity = "spiffe://lens.test/agent/a9".parse().unwrap();
+        record.incarnation = Incarnation(9);
         let body = record.body.as_mut().unwrap();
         body.start = world.env.now();
         let slice = |n: u64| format!("backend/l{n}/large").parse().unwrap();
@@ -556,8 +557,9 @@ fn fill(world: &mut World, series: u64, slots: u64) {
             block: bytes.as_slice().into(),
         };
         body.histograms = (0..usize::try_from(series).unwrap()).map(histogram).collect();
-        let batch = [world.submit(&record)];
+        let batch = [world.submit(record)];
         let engine = world.engine.as_mut().unwrap();
-        engine.turn(&world.ingest.state, &world.ingest, &batch).unwrap();
+        let done = engine.turn(&world.ingest.state, &world.ingest, &batch).unwrap();
+        assert_eq!(done[0].merges.len(), 1, "{done:?}");
     }
 }

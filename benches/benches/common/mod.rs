@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 pub(crate) mod data;
-pub(crate) mod history;
 pub(crate) mod measure;
 pub(crate) mod otlp;
 pub(crate) mod report;

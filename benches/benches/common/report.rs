@@ -1,8 +1,7 @@
 //! Results: a table for people, PASS or MISS for each target, one JSON line for the history.
 
-use serde::Serialize;
+use lens_benches::history::{self, Row};
 
-use super::history;
 use super::measure::Measured;
 use super::{Options, Outcome};
 
@@ -13,18 +12,6 @@ pub(crate) enum Target {
     Value(f64),
     /// The ratio to the peer at most.
     Ratio(f64),
-}
-
-/// One result.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    name: String,
-    value: f64,
-    unit: &'static str,
-    peer: Option<&'static str>,
-    ratio: Option<f64>,
-    target: Option<String>,
-    met: Option<bool>,
 }
 
 /// The results of one bench.
@@ -134,7 +121,7 @@ impl Report {
         let held = self.rows.iter().filter(|row| row.met.is_some()).count();
         println!("{}: {} of {held} targets met", self.bench, held - missed);
         if self.options.record {
-            let path = history::append(self.bench, self.options.quick, &self.rows)?;
+            let path = history::append(self.bench, self.options.quick, None, &self.rows)?;
             println!("appended to {path}");
         }
         Ok(())

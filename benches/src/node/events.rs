@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use lens_model::Slice;
 use serde::{Deserialize, Serialize};
 
-use super::recording::Ledger;
+use super::ledger::Ledger;
 
 /// A line of the protocol, told apart by its `event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -133,12 +133,12 @@ async fn search(
         Err(refusal) => return refused(StatusCode::BAD_REQUEST, &refusal, &trace_id),
     };
     let Ok(admitted) = Arc::clone(&served.admitted).try_acquire_owned() else {
-        served.recording.slice(query.slice).failed();
+        served.recording.slice(query.slice).refused();
         let message = format!("{QUERIES_ADMITTED_MAX} queries are waiting already; try later");
         return failed(StatusCode::SERVICE_UNAVAILABLE, "overloaded", &message, &trace_id);
     };
     let Ok(turn) = Arc::clone(&served.running).acquire_owned().await else {
-        served.recording.slice(query.slice).failed();
+        served.recording.slice(query.slice).refused();
         let message = "the node is stopping";
         return failed(StatusCode::SERVICE_UNAVAILABLE, "stopping", message, &trace_id);
     };
@@ -146,11 +146,13 @@ async fn search(
     let slice = query.slice;
     let done = tokio::task::spawn_blocking(move || {
         let recording = worker.recording.slice(query.slice);
+        let entered = recording.enter();
         let answer = engine::search(&worker.index, recording, &worker.slowdown, &query, arrived);
         match &answer {
             Ok(_) => recording.answered(),
             Err(_) => recording.failed(),
         }
+        drop(entered);
         drop((turn, admitted));
         answer
     })
@@ -175,7 +177,7 @@ async fn search(
             failed(StatusCode::INTERNAL_SERVER_ERROR, "stage_a_failed", &message, &trace_id)
         }
         Err(error) => {
-            served.recording.slice(slice).failed();
+            served.recording.slice(slice).refused();
             tracing::error!(%error, trace_id, "a query did not come back");
             let message = "the query did not come back; see the node's log";
             failed(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, &trace_id)

@@ -5,7 +5,8 @@
 //! latency is simulated; a regression repeats a stage's own work.
 //!
 //! Promise: what it recorded is counted a second time beside the recorder ([`Ledger`]), served at
-//! `GET /recorded` and printed when the node stops, so that receivers can be checked exactly.
+//! `GET /recorded` and printed when the node stops, so that receivers can be checked exactly; with
+//! `--ledger` it is kept in a file that tells it of a node that was killed ([`KeptLedger`]).
 //! Bounds: see the constants of [`corpus`], [`index`] and [`http`].
 
 use std::future::Future;
@@ -24,6 +25,7 @@ mod fold;
 pub mod http;
 pub mod index;
 pub mod language;
+mod ledger;
 mod lexical;
 mod options;
 mod queries;
@@ -39,9 +41,10 @@ mod walk;
 pub use corpus::{Corpus, CorpusError, CorpusLimits};
 pub use events::{Event, print_event};
 pub use index::IndexError;
+pub use ledger::{KeptLedger, Ledger, LedgerError, LedgerRequests, LedgerSeries};
 pub use options::{NodeArgs, NodeOptions};
 pub use queries::{QueryKind, SampleQuery};
-pub use recording::{Ledger, LedgerRequests, LedgerSeries, RecordingError};
+pub use recording::RecordingError;
 pub use request::{K_DEFAULT, K_MAX, Mode, QUERY_CHARS_MAX};
 
 use engine::Slowdown;
@@ -139,8 +142,9 @@ pub async fn run_with(
         instance: options.instance.as_str(),
         arm: options.arm,
     };
-    let slices = index.slices.iter().map(|slice| &slice.slice);
-    let recording = Recording::open(&options.segment_dir, identity, slices)
+    let slices: Vec<_> = index.slices.iter().map(|slice| slice.slice.clone()).collect();
+    let ledger = options.ledger.as_deref();
+    let recording = Recording::open(&options.segment_dir, ledger, identity, &slices)
         .map_err(|source| NodeError::Recorder { directory: options.segment_dir.clone(), source })?;
     let coverage = index.coverage();
     recording.gauge("lsif_coverage_percent", coverage.files);
@@ -149,7 +153,7 @@ pub async fn run_with(
         listen,
         files: index.files.len(),
         repos: index.repositories.len(),
-        slices: index.slices.iter().map(|slice| slice.slice.clone()).collect(),
+        slices,
         indexing_ms: nanos_of(began.elapsed()) / 1_000_000,
     };
     let about = About {

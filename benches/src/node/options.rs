@@ -19,6 +19,8 @@ pub struct NodeOptions {
     pub listen: SocketAddr,
     /// Where its segment is created.
     pub segment_dir: PathBuf,
+    /// Where its ledger is kept as well, to be read should it be killed.
+    pub ledger: Option<PathBuf>,
     /// Its name among the nodes.
     pub instance: InstanceName,
     /// The version it says it runs.
@@ -48,6 +50,10 @@ pub struct NodeArgs {
     /// Directory of the recorder's segment [default: $LENS_SEGMENT_DIR or /dev/shm/lens]
     #[arg(long, value_name = "DIR")]
     pub segment_dir: Option<PathBuf>,
+
+    /// File to keep the node's own count in, in memory as /dev/shm: it outlives a killed node
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
 
     /// Name of this node among the others
     #[arg(long, default_value = "node-1")]
@@ -87,6 +93,7 @@ impl NodeArgs {
             corpus,
             listen: self.listen,
             segment_dir: self.segment_dir.unwrap_or_else(default_segment_dir),
+            ledger: self.ledger,
             instance: self.instance,
             version: self.version,
             arm: self.arm,

@@ -5,6 +5,7 @@
 //!
 //! Beside every recording an independent count is kept in this module (the ledger). It is never
 //! read back from the segment, so that ledger and receiver can be compared to the last sample.
+//! Where it is kept in a file as well ([`super::ledger`]), it survives the process.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,8 @@ use lens_model::{Arm, Slice, Stage};
 use lens_segment::{
     CreateError, Node, Recorder, RecorderOptions, RegisterError, Requests, Series, Timer,
 };
-use serde::{Deserialize, Serialize};
 
+use super::ledger::{Counts, Keeper, Ledger, LedgerError, LedgerRequests, LedgerSeries, Page};
 use crate::numbers::nanos_of;
 
 /// Why nothing can be recorded.
@@ -28,6 +29,9 @@ pub enum RecordingError {
     /// The segment has no room for another series.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The ledger cannot be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Where segments are created when nothing else is said.
@@ -70,61 +74,27 @@ pub(super) struct SliceRecording {
     requests: Requests,
     ok: AtomicU64,
     error: AtomicU64,
-}
-
-/// What the node counted itself, beside the recorder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// The node's instance name.
-    pub instance: String,
-    /// The arm it serves.
-    pub arm: Arm,
-    /// Samples per series that has any.
-    pub series: Vec<LedgerSeries>,
-    /// Requests per slice that had any.
-    pub requests: Vec<LedgerRequests>,
-}
-
-/// Samples recorded into one series.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerSeries {
-    /// The slice.
-    pub slice: Slice,
-    /// The stage.
-    pub stage: Stage,
-    /// The arm.
-    pub arm: Arm,
-    /// How many samples.
-    pub recorded: u64,
-}
-
-/// Requests of one slice by outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerRequests {
-    /// The slice.
-    pub slice: Slice,
-    /// The arm.
-    pub arm: Arm,
-    /// Answered.
-    pub ok: u64,
-    /// Failed by the node's fault: a stage failed, or it was overloaded.
-    pub error: u64,
+    page: Page,
 }
 
 impl Recording {
-    /// Opens the segment in `directory` and takes a series for every stage of every slice.
-    pub(super) fn open<'a>(
+    /// Opens the segment in `directory` and takes a series for every stage of every slice; keeps
+    /// the ledger in a file too where one is named.
+    pub(super) fn open(
         directory: &Path,
+        ledger: Option<&Path>,
         identity: Identity<'_>,
-        slices: impl IntoIterator<Item = &'a Slice>,
+        slices: &[Slice],
     ) -> Result<Self, RecordingError> {
         let Identity { version, instance, arm } = identity;
         let node = Node { service: SERVICE, version, instance };
         let options = RecorderOptions { arm, ..RecorderOptions::default() };
         let recorder = Recorder::create_with(directory, node, options)?;
+        let keeper = Keeper::create(ledger, instance, arm, slices)?;
         let slices = slices
-            .into_iter()
-            .map(|slice| SliceRecording::open(&recorder, slice, arm))
+            .iter()
+            .enumerate()
+            .map(|(at, slice)| SliceRecording::open(&recorder, slice, arm, keeper.page(at)))
             .collect::<Result<_, _>>()?;
         Ok(Self { recorder, instance: instance.into(), arm, slices })
     }
@@ -168,7 +138,12 @@ impl Recording {
 }
 
 impl SliceRecording {
-    fn open(recorder: &Recorder, slice: &Slice, arm: Arm) -> Result<Self, RegisterError> {
+    fn open(
+        recorder: &Recorder,
+        slice: &Slice,
+        arm: Arm,
+        page: Page,
+    ) -> Result<Self, RegisterError> {
         let counted = |stage| {
             let series = recorder.series(slice, stage)?;
             Ok::<_, RegisterError>(Counted { series, recorded: AtomicU64::new(0) })
@@ -182,7 +157,29 @@ impl SliceRecording {
             requests: recorder.requests_for(slice, arm)?,
             ok: AtomicU64::new(0),
             error: AtomicU64::new(0),
+            page,
         })
+    }
+
+    /// Says in the ledger that a query is being recorded, until the guard goes.
+    pub(super) fn enter(&self) -> Entered<'_> {
+        self.page.begin(|| self.counts());
+        Entered(self)
+    }
+
+    fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            samples: [&self.a, &self.b, &self.c, &self.e2e].map(|one| read(&one.recorded)),
+            ok: read(&self.ok),
+            error: read(&self.error),
+        }
+    }
+
+    /// Counts a request that failed before any of its stages ran.
+    pub(super) fn refused(&self) {
+        let _entered = self.enter();
+        self.failed();
     }
 
     /// Counts a request that was answered.
@@ -210,6 +207,15 @@ impl SliceRecording {
             Stage::C => &self.c,
             Stage::E2e => &self.e2e,
         }
+    }
+}
+
+/// A query that may be recorded into the slice; on the way, as the ledger calls it.
+pub(super) struct Entered<'a>(&'a SliceRecording);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.page.end(|| self.0.counts());
     }
 }
 

@@ -41,6 +41,11 @@ pub(crate) struct Running {
 /// A message from a child, by its name.
 pub(crate) type Message = (String, Said);
 
+/// Where the log of a process goes.
+pub(crate) fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.log"))
+}
+
 /// Starts this program in a role.
 ///
 /// # Errors
@@ -53,8 +58,9 @@ pub(crate) fn start(
 ) -> Result<Running, String> {
     let fail = |what: &str, error: std::io::Error| format!("{name}: {what}: {error}");
     let program = std::env::current_exe().map_err(|error| fail("own program", error))?;
-    let log = dir.join(format!("{name}.log"));
-    let file = std::fs::File::create(&log).map_err(|error| fail("log file", error))?;
+    let log = log(dir, name);
+    let file = std::fs::File::options().create(true).append(true).open(&log);
+    let file = file.map_err(|error| fail("log file", error))?;
     let mut child = Command::new(program)
         .arg("role")
         .args(args)
@@ -95,6 +101,14 @@ impl Running {
         if let Some(pid) = self.pid {
             // One that is gone already cannot be asked.
             kill_process(pid, Signal::TERM).ok();
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&self) {
+        if let Some(pid) = self.pid {
+            // One that is gone already cannot be killed.
+            kill_process(pid, Signal::KILL).ok();
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Live {
     drawn_lines: usize,
     indexing: BTreeMap<String, (u64, u64)>,
     said_percent: u64,
+    restarts: usize,
 }
 
 impl Live {
@@ -38,6 +39,7 @@ impl Live {
             drawn_lines: 0,
             indexing: BTreeMap::new(),
             said_percent: 0,
+            restarts: 0,
         }
     }
 
@@ -51,6 +53,12 @@ impl Live {
     pub(crate) fn say(&mut self, text: &str) {
         self.drawn_lines = 0;
         eprintln!("[{:5.1} s] {text}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// A process was killed and started again.
+    pub(crate) fn restarted(&mut self, text: &str) {
+        self.restarts += 1;
+        self.say(text);
     }
 
     /// Progress of one node's indexing.
@@ -117,6 +125,9 @@ impl Live {
             terminal::count(snapshot["totals"]["samples"].as_u64().unwrap_or(0)),
             snapshot["health"]["status"].as_str().unwrap_or("–"),
         )];
+        if self.restarts > 0 {
+            lines[0].push_str(&format!("   restarts {}", self.restarts));
+        }
         lines.extend(terminal::table(snapshot, colour));
         if self.terminal {
             lines = terminal::fit(lines, terminal::size());

@@ -3,20 +3,23 @@
 //! One aggregator, two agents (two "hosts"), three reference search nodes – two of the baseline
 //! arm, one canary – that index real source files and answer real queries. It ends with the
 //! samples the nodes say they recorded held against the samples the aggregator merged, series by
-//! series; a difference is exit code 1.
+//! series; a difference is exit code 1. A process that is killed on the way is started again.
 
 mod children;
 mod live;
+mod lives;
 mod plan;
+mod revive;
 pub(crate) mod snapshots;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 use lens_benches::Regression;
-use lens_benches::load::search::{SearchLoad, SearchReport};
+use lens_benches::load::search::{SearchLoad, SearchReport, Target};
 use lens_benches::node::Ledger;
 use lens_service::exit::Exit;
 use serde_json::Value;
@@ -24,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use children::{Message, Running, Said};
 use live::Live;
+use lives::{Deaths, Kill, NodeLife, Restart};
 use plan::Plan;
 
 /// Longest a process may take until it is ready; indexing has a limit of its own.
@@ -34,6 +38,9 @@ const INDEXING_MAX: Duration = Duration::from_secs(300);
 
 /// Longest the last samples may take from the nodes to the aggregator.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// Snapshots still looked at once everything is merged, where a process was started again.
+const LOOKS_AFTER_RESTARTS: usize = 3;
 
 /// Longest a process may take to end when asked.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -58,6 +65,10 @@ pub(crate) struct Args {
     /// Make a stage slower: STAGE=FACTOR[@ARM][:after=DURATION], such as stage_b=3@canary.
     #[arg(long, value_name = "REGRESSION")]
     pub regress: Vec<Regression>,
+    /// Kill a process that long after the first query: NAME@TIME, such as agent-1@20s; named as in
+    /// the line "processes:". It is started again, as is one that is killed from outside.
+    #[arg(long, value_name = "NAME@TIME")]
+    pub kill: Vec<Kill>,
     /// Keep logs, certificates and configuration in this directory.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
@@ -119,7 +130,7 @@ pub(crate) fn run(args: Args) -> Exit {
 
 async fn demo(args: Args) -> Result<bool, Failure> {
     let plan = Plan::new(&args)?;
-    let mut stage = Stage::new(plan, Live::new(args.json))?;
+    let mut stage = Stage::new(plan, Live::new(args.json), &args)?;
     let told = stage.play(&args).await;
     stage.stop_all().await;
     told
@@ -134,10 +145,35 @@ struct Stage {
     from: mpsc::UnboundedReceiver<Message>,
     /// How often the user asked to end.
     interrupted: watch::Receiver<u32>,
+    regress: Vec<Regression>,
+    /// The first query.
+    began: Instant,
+    /// The aggregator's latest snapshot.
+    shown: watch::Sender<Value>,
+    /// Where agents and readers find the aggregator.
+    addresses: (String, String),
+    /// Where each node listens.
+    listens: BTreeMap<String, String>,
+    /// Where queries go, in the order of [`plan::NODES`].
+    targets: Vec<Target>,
+    /// Shares of the queries of nodes that were killed, for when they are back.
+    weights: BTreeMap<String, u32>,
+    lives: BTreeMap<String, NodeLife>,
+    lives_begun: usize,
+    /// What nodes that ended recorded.
+    ledgers: Vec<Ledger>,
+    /// What does not fit together about them.
+    doubts: Vec<String>,
+    /// To be killed, the next one last.
+    kills: Vec<Kill>,
+    deaths: Deaths,
+    restarts: Vec<Restart>,
+    /// Those not back yet, by name, as places in `restarts`.
+    missing: BTreeMap<String, usize>,
 }
 
 impl Stage {
-    fn new(plan: Plan, live: Live) -> Result<Self, Failure> {
+    fn new(plan: Plan, live: Live, args: &Args) -> Result<Self, Failure> {
         let (to, from) = mpsc::unbounded_channel();
         let (tell, interrupted) = watch::channel(0);
         tokio::spawn(async move {
@@ -145,24 +181,48 @@ impl Stage {
                 tell.send_modify(|times| *times += 1);
             }
         });
-        Ok(Self { plan, live, running: Vec::new(), to, from, interrupted })
+        let mut kills = args.kill.clone();
+        kills.sort_by_key(|kill| std::cmp::Reverse(kill.after));
+        Ok(Self {
+            plan,
+            live,
+            running: Vec::new(),
+            to,
+            from,
+            interrupted,
+            regress: args.regress.clone(),
+            began: Instant::now(),
+            shown: watch::Sender::new(Value::Null),
+            addresses: Default::default(),
+            listens: BTreeMap::new(),
+            targets: Vec::new(),
+            weights: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            lives_begun: 0,
+            ledgers: Vec::new(),
+            doubts: Vec::new(),
+            kills,
+            deaths: Deaths::default(),
+            restarts: Vec::new(),
+            missing: BTreeMap::new(),
+        })
     }
 
     async fn play(&mut self, args: &Args) -> Result<bool, Failure> {
         self.live.say("starting one aggregator, two agents, three search nodes");
-        let (quic, http) = self.start_aggregator().await?;
-        let url = format!("http://{http}");
-        self.start_agents(&quic).await?;
-        let nodes = self.start_nodes(args).await?;
+        self.start_aggregator().await?;
+        let url = format!("http://{}", self.addresses.1);
+        self.start_agents().await?;
+        let nodes = self.start_nodes().await?;
         self.live.say(&format!("dashboard: {url}/"));
         if !args.no_browser && !args.json {
             live::open_browser(&url);
         }
         let pids = self.running.iter().map(|r| format!("{} {}", r.name, r.pid()));
         self.live.say(&format!("processes: {}", pids.collect::<Vec<_>>().join(", ")));
-        let (shown, mut latest) = watch::channel(Value::Null);
+        let mut latest = self.shown.subscribe();
         let follower = tokio::spawn({
-            let url = url.clone();
+            let (url, shown) = (url.clone(), self.shown.clone());
             async move {
                 loop {
                     // A broken stream is taken up again; a dead aggregator is noticed elsewhere.
@@ -171,19 +231,20 @@ impl Stage {
                 }
             }
         });
-        let began = Instant::now();
         let load = self.load(args, &nodes, &mut latest).await?;
         self.live.say("queries done; waiting for the last samples to arrive");
-        let ledgers = self.stop_nodes(&nodes).await?;
-        let settled = self.settle(&mut latest, &ledgers).await?;
+        self.stop_nodes().await?;
+        let settled = self.settle(&mut latest).await?;
         follower.abort();
         let summary = summary::Summary::new(&summary::Facts {
             snapshot: &settled,
-            ledgers: &ledgers,
+            ledgers: &self.ledgers,
             load: &load,
             corpus_files: nodes.iter().map(|node| node.files).max().unwrap_or(0),
-            duration: began.elapsed(),
+            duration: self.began.elapsed(),
             regress: &args.regress,
+            restarts: &self.restarts,
+            doubts: &self.doubts,
         });
         self.live.summary(&summary, args.json);
         Ok(summary.reconciled)
@@ -227,30 +288,34 @@ impl Stage {
     }
 
     fn start(&mut self, name: &str, args: &[String]) -> Result<(), Failure> {
+        // An earlier demo's log in a directory that was kept; a successor's goes on below.
+        std::fs::remove_file(children::log(self.plan.dir(), name)).ok();
         let running = children::start(name, self.plan.dir(), args, &self.to);
         self.running.push(running.map_err(Failure::Internal)?);
         Ok(())
     }
 
-    async fn start_aggregator(&mut self) -> Result<(String, String), Failure> {
-        self.start("aggregator", &self.plan.aggregator())?;
+    async fn start_aggregator(&mut self) -> Result<(), Failure> {
+        self.start("aggregator", &self.plan.aggregator("127.0.0.1:0", &self.plan.http))?;
         let line = self.ready("aggregator", READY_MAX, |_, _, _| {}).await?;
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        Ok((text("quic"), text("http")))
+        self.addresses = (text("quic"), text("http"));
+        Ok(())
     }
 
-    async fn start_agents(&mut self, quic: &str) -> Result<(), Failure> {
+    async fn start_agents(&mut self) -> Result<(), Failure> {
         for host in plan::HOSTS {
-            let name = format!("agent-{host}");
-            self.start(&name, &self.plan.agent(host, quic))?;
+            let name = plan::agent_name(host);
+            self.start(&name, &self.plan.agent(host, &self.addresses.0))?;
             self.ready(&name, READY_MAX, |_, _, _| {}).await?;
         }
         Ok(())
     }
 
-    async fn start_nodes(&mut self, args: &Args) -> Result<Vec<Node>, Failure> {
+    async fn start_nodes(&mut self) -> Result<Vec<Node>, Failure> {
         for node in plan::NODES {
-            self.start(node.name, &self.plan.node(node, args))?;
+            let args = self.node_command(node);
+            self.start(node.name, &args)?;
         }
         let mut early: Vec<(String, Value)> = Vec::new();
         let mut nodes = Vec::new();
@@ -267,6 +332,7 @@ impl Stage {
                     .await?
                 }
             };
+            self.node_ready(node.name, &line)?;
             nodes.push(Node::ready(node.name, &line)?);
         }
         self.live.indexed(&nodes);
@@ -286,16 +352,19 @@ impl Stage {
         for (target, node) in load.targets.iter().zip(plan::NODES) {
             target.set_weight(node.weight);
         }
+        self.targets = load.targets.clone();
         let progress = std::sync::Arc::clone(&load.progress);
         let (stop, stopped) = watch::channel(false);
         let mut sending = tokio::spawn(lens_benches::load::search::run(load, async move {
             let mut stopped = stopped;
             stopped.wait_for(|on| *on).await.ok();
         }));
-        let began = Instant::now();
+        self.began = Instant::now();
         let mut ticks = tokio::time::interval(self.live.interval());
         let (mut interrupted, mut again) = (self.interrupted.clone(), self.interrupted.clone());
         loop {
+            let kill = self.next_kill();
+            let kill_at = (self.began + kill.unwrap_or_default()).into();
             tokio::select! {
                 done = &mut sending => {
                     let report = done.map_err(|error| Failure::Internal(error.to_string()))?;
@@ -303,13 +372,15 @@ impl Stage {
                 }
                 _ = ticks.tick() => {
                     let snapshot = latest.borrow_and_update().clone();
-                    self.live.show(&snapshot, &progress, began.elapsed(), args.duration);
+                    self.live.show(&snapshot, &progress, self.began.elapsed(), args.duration);
                 }
                 said = self.from.recv() => match said {
-                    Some((who, Said::Ended)) => return Err(self.died(&who).await),
-                    Some(_) => {}
+                    Some((who, said)) => self.heed(&who, said).await?,
                     None => return Err(Failure::Internal("lost its children's output".into())),
                 },
+                () = tokio::time::sleep_until(kill_at), if kill.is_some() => {
+                    self.kill_due(self.began.elapsed());
+                }
                 _ = interrupted.wait_for(|times| *times > 0), if !*stop.borrow() => {
                     self.live.say("interrupted: ending early; interrupt again to stop at once");
                     stop.send_replace(true);
@@ -320,16 +391,11 @@ impl Stage {
     }
 
     /// Ends the nodes and collects what each says it recorded.
-    async fn stop_nodes(&mut self, nodes: &[Node]) -> Result<Vec<Ledger>, Failure> {
-        for node in nodes {
-            if let Some(running) = self.running.iter().find(|r| r.name == node.name) {
-                running.terminate();
-            }
-        }
-        let mut ledgers = Vec::new();
-        let mut ended = 0;
+    async fn stop_nodes(&mut self) -> Result<(), Failure> {
+        let is_node = |name: &str| plan::NODES.iter().any(|node| node.name == name);
+        self.running.iter().filter(|running| is_node(&running.name)).for_each(Running::terminate);
         let deadline = tokio::time::Instant::now() + STOP_MAX;
-        while ended < nodes.len() {
+        while self.running.iter().any(|running| is_node(&running.name)) {
             let said = tokio::select! {
                 said = self.from.recv() => said,
                 () = tokio::time::sleep_until(deadline) => {
@@ -338,45 +404,48 @@ impl Stage {
             };
             match said {
                 Some((_, Said::Line(line))) if line["event"] == "recorded" => {
-                    let ledger = serde_json::from_value(line);
-                    ledgers.push(ledger.map_err(|error| Failure::Internal(error.to_string()))?);
+                    let ledger: Ledger = serde_json::from_value(line)
+                        .map_err(|error| Failure::Internal(error.to_string()))?;
+                    self.lives.remove(&ledger.instance);
+                    self.ledgers.push(ledger);
                 }
-                Some((who, Said::Ended)) if nodes.iter().any(|node| node.name == who) => ended += 1,
-                Some((who, Said::Ended)) => return Err(self.died(&who).await),
-                Some(_) => {}
+                Some((who, Said::Ended)) if is_node(&who) => self.node_ended(&who).await?,
+                Some((who, said)) => self.heed(&who, said).await?,
                 None => return Err(Failure::Internal("lost its children's output".into())),
             }
         }
-        if ledgers.len() < nodes.len() {
-            return Err(Failure::Died(
-                "a search node ended without saying what it recorded".into(),
-            ));
-        }
-        self.running.retain(|running| nodes.iter().all(|node| node.name != running.name));
-        Ok(ledgers)
+        Ok(())
     }
 
     /// Waits until the aggregator has merged what was recorded, or until it no longer grows.
-    async fn settle(
-        &mut self,
-        latest: &mut watch::Receiver<Value>,
-        ledgers: &[Ledger],
-    ) -> Result<Value, Failure> {
+    async fn settle(&mut self, latest: &mut watch::Receiver<Value>) -> Result<Value, Failure> {
         let recorded: u64 =
-            ledgers.iter().flat_map(|l| &l.series).map(|series| series.recorded).sum();
-        let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+            self.ledgers.iter().flat_map(|l| &l.series).map(|series| series.recorded).sum();
+        let mut deadline = tokio::time::Instant::now() + SETTLE_MAX;
+        // What a process that was started again would send a second time comes late.
+        let mut looks = if self.restarts.is_empty() { 0 } else { LOOKS_AFTER_RESTARTS };
         loop {
             let snapshot = latest.borrow_and_update().clone();
             let merged = snapshot["totals"]["samples"].as_u64().unwrap_or(0);
-            if merged >= recorded {
-                return Ok(snapshot);
+            if merged >= recorded && !self.anyone_missing() {
+                if looks == 0 {
+                    return Ok(snapshot);
+                }
+                looks -= 1;
             }
             tokio::select! {
                 changed = latest.changed() => {
                     changed.map_err(|error| Failure::Internal(error.to_string()))?;
                 }
-                said = self.from.recv() => if let Some((who, Said::Ended)) = said {
-                    return Err(self.died(&who).await);
+                said = self.from.recv() => match said {
+                    Some((who, said)) => {
+                        self.heed(&who, said).await?;
+                        if self.anyone_missing() {
+                            looks = LOOKS_AFTER_RESTARTS;
+                            deadline = tokio::time::Instant::now() + SETTLE_MAX;
+                        }
+                    }
+                    None => return Err(Failure::Internal("lost its children's output".into())),
                 },
                 () = tokio::time::sleep_until(deadline) => return Ok(snapshot),
             }

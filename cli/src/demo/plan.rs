@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lens_benches::Regression;
 use lens_benches::node::Corpus;
 use lens_model::SpiffeId;
 use lens_service::certs::{self, Subject};
@@ -43,7 +44,20 @@ pub(crate) struct Plan {
     segments: PathBuf,
     keep: bool,
     corpus: Vec<PathBuf>,
-    http: String,
+    /// Where the aggregator's API and page are to listen.
+    pub(crate) http: String,
+}
+
+/// The name of the agent of a host.
+pub(crate) fn agent_name(host: &str) -> String {
+    format!("agent-{host}")
+}
+
+/// What every process of the demo is called.
+fn process_names() -> Vec<String> {
+    let agents = HOSTS.into_iter().map(agent_name);
+    let nodes = NODES.into_iter().map(|node| node.name.to_owned());
+    std::iter::once("aggregator".to_owned()).chain(agents).chain(nodes).collect()
 }
 
 fn usage(what: impl std::fmt::Display) -> Failure {
@@ -63,6 +77,19 @@ impl Plan {
             }
             None => Corpus::default_dirs(&std::env::current_dir().map_err(usage)?),
         };
+        let names = process_names();
+        for kill in &args.kill {
+            if !names.contains(&kill.name) {
+                let names = names.join(", ");
+                return Err(usage(format!("--kill {kill}: no such process; name one of {names}")));
+            }
+            if kill.after >= args.duration {
+                let duration = args.duration;
+                return Err(usage(format!(
+                    "--kill {kill}: queries end after {duration:?} already"
+                )));
+            }
+        }
         // Told now, in one sentence, rather than by a child's log.
         std::net::TcpListener::bind(args.http).map_err(|error| {
             let http = args.http;
@@ -81,7 +108,7 @@ impl Plan {
             http: args.http.to_string(),
             dir,
         };
-        for dir in [&plan.dir, &plan.segments] {
+        for dir in [&plan.dir, &plan.ledgers()] {
             std::fs::create_dir_all(dir).map_err(|error| {
                 usage(format!("{}: {error}: choose another with --keep", dir.display()))
             })?;
@@ -109,7 +136,7 @@ impl Plan {
         for host in HOSTS {
             let id: SpiffeId =
                 format!("spiffe://lens.demo/agent/agent-{host}").parse().map_err(usage)?;
-            let name = format!("agent-{host}");
+            let name = agent_name(host);
             certs::issue(&dir, &name, &Subject::Agent(id), CERT_DAYS, false).map_err(usage)?;
         }
         Ok(())
@@ -120,8 +147,18 @@ impl Plan {
         &self.dir
     }
 
-    fn segments(&self, host: &str) -> PathBuf {
+    /// Where the nodes of a host keep their segments.
+    pub(crate) fn segments(&self, host: &str) -> PathBuf {
         self.segments.join(format!("host-{host}"))
+    }
+
+    fn ledgers(&self) -> PathBuf {
+        self.segments.join("ledgers")
+    }
+
+    /// Where a node keeps its ledger in one of its lives: in memory, as its segment.
+    pub(crate) fn ledger(&self, node: NodePlan, life: usize) -> PathBuf {
+        self.ledgers().join(format!("{}-{life}", node.name))
     }
 
     fn spool(&self, host: &str) -> PathBuf {
@@ -138,17 +175,21 @@ impl Plan {
     }
 
     /// The aggregator's command line.
-    pub(crate) fn aggregator(&self) -> Vec<String> {
+    pub(crate) fn aggregator(&self, quic: &str, http: &str) -> Vec<String> {
         let mut settings = self.identity("server");
-        settings.push(("quic.listen", "127.0.0.1:0".into()));
-        settings.push(("http.listen", self.http.clone()));
+        settings.push(("quic.listen", quic.to_owned()));
+        settings.push(("http.listen", http.to_owned()));
+        // Alerts of the demo go to its log, and sooner than people would want to be woken.
+        settings.push(("alerts.pending_s", "10".into()));
+        settings.push(("alerts.sink.0.name", "log".into()));
+        settings.push(("alerts.sink.0.kind", "log".into()));
         settings.push(("store.dir", self.dir.join("store").display().to_string()));
         command("aggregator", &settings)
     }
 
     /// An agent's command line.
     pub(crate) fn agent(&self, host: &str, quic: &str) -> Vec<String> {
-        let mut settings = self.identity(&format!("agent-{host}"));
+        let mut settings = self.identity(&agent_name(host));
         settings.push(("segments.dir", self.segments(host).display().to_string()));
         settings.push(("spool.dir", self.spool(host).display().to_string()));
         settings.push(("aggregator.endpoints", quic.to_owned()));
@@ -158,18 +199,25 @@ impl Plan {
     }
 
     /// A search node's command line.
-    pub(crate) fn node(&self, node: NodePlan, args: &Args) -> Vec<String> {
+    pub(crate) fn node(
+        &self,
+        node: NodePlan,
+        listen: &str,
+        ledger: &Path,
+        regress: &[Regression],
+    ) -> Vec<String> {
         let mut line = vec!["node".to_owned()];
         let mut flag = |name: &str, value: String| line.extend([name.to_owned(), value]);
         for dir in &self.corpus {
             flag("--corpus", dir.display().to_string());
         }
-        flag("--listen", "127.0.0.1:0".into());
+        flag("--listen", listen.to_owned());
         flag("--segment-dir", self.segments(node.host).display().to_string());
+        flag("--ledger", ledger.display().to_string());
         flag("--instance", node.name.into());
         flag("--arm", node.arm.into());
         flag("--node-version", node.version.into());
-        for regression in &args.regress {
+        for regression in regress {
             flag("--regress", regression.to_string());
         }
         line

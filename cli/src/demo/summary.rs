@@ -8,6 +8,7 @@ use lens_benches::load::search::SearchReport;
 use lens_benches::node::Ledger;
 use serde_json::{Value, json};
 
+use super::lives::Restart;
 use crate::terminal;
 
 /// What the summary is made from.
@@ -25,6 +26,10 @@ pub(crate) struct Facts<'a> {
     pub duration: Duration,
     /// Stages made slower.
     pub regress: &'a [Regression],
+    /// Processes that were killed and started again.
+    pub restarts: &'a [Restart],
+    /// What nodes that were killed left behind and does not fit together, in sentences.
+    pub doubts: &'a [String],
 }
 
 /// The summary of a demo.
@@ -60,7 +65,7 @@ impl Summary {
         let unequal = series.values().filter(|(recorded, merged)| recorded != merged).count();
         let (recorded, merged) =
             series.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        let reconciled = unequal == 0 && recorded > 0;
+        let reconciled = unequal == 0 && recorded > 0 && facts.doubts.is_empty();
         let shown = |((slice, stage, arm), (recorded, merged)): (&Key, &(u64, u64))| {
             let wanted = (slice.clone(), stage.clone(), arm.clone());
             let row = rows.iter().find(|row| key(row) == wanted).unwrap_or(&Value::Null);
@@ -73,7 +78,7 @@ impl Summary {
             })
         };
         let series: Vec<Value> = series.iter().map(shown).collect();
-        let duration_s = (facts.duration.as_secs_f64() * 1e3).round() / 1e3;
+        let duration_s = seconds(facts.duration);
         let reason = "this version drives no canary: both arms got a fixed share of the queries";
         let json = json!({
             "reconciled": reconciled,
@@ -89,6 +94,8 @@ impl Summary {
                 "detected_after_s": null, "samples": null,
             },
             "alerts": [],
+            "restarts": facts.restarts.iter().map(restart_json).collect::<Vec<_>>(),
+            "doubts": facts.doubts,
         });
         let mut lines = terminal::table(facts.snapshot, false);
         lines.push(String::new());
@@ -104,6 +111,8 @@ impl Summary {
             lines.push(format!("made slower: {regression}"));
         }
         lines.push(format!("canary: held; {reason}"));
+        lines.extend(facts.restarts.iter().map(restart_text));
+        lines.extend(facts.doubts.iter().cloned());
         lines.push(if reconciled {
             let count = terminal::count(recorded);
             format!("reconciled: {count} samples recorded, the same merged, in {} series", series.len())
@@ -123,4 +132,32 @@ impl Summary {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+fn restart_json(restart: &Restart) -> Value {
+    json!({
+        "process": restart.process,
+        "after_s": seconds(restart.after),
+        "back_after_s": restart.back_after.map(seconds),
+        "on_the_way_max": restart.on_the_way.map(|(most, _)| most),
+        "on_the_way_recorded": restart.on_the_way.map(|(_, found)| found),
+    })
+}
+
+fn restart_text(restart: &Restart) -> String {
+    let mut text = format!("killed: {} at {:.1} s", restart.process, seconds(restart.after));
+    match restart.back_after {
+        Some(back_after) => text.push_str(&format!(", back after {:.1} s", seconds(back_after))),
+        None => text.push_str(", not back before the end"),
+    }
+    if let Some((most, found)) = restart.on_the_way {
+        text.push_str(&format!(
+            "; of at most {most} samples on the way {found} were in its memory, and count"
+        ));
+    }
+    text
 }

@@ -80,6 +80,9 @@ pub const AGGREGATOR_REQUESTS_MAX: usize = 65_536;
 /// Gauges (name × host) the aggregator holds.
 pub const AGGREGATOR_GAUGES_MAX: usize = 65_536;
 
+/// Series (slice × stage × arm × host) one replay tells apart, with up to 15 open slots each.
+pub const REPLAY_SERIES_MAX: usize = 65_536;
+
 /// Agents the aggregator remembers, connected or not.
 pub const AGENTS_MAX: usize = 16_384;
 

@@ -16,6 +16,9 @@ use toml::Value;
 /// Largest configuration file read, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Most tables in one array of tables.
+pub const TABLES_MAX: usize = 64;
+
 /// What a key may hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -43,6 +46,9 @@ pub enum Kind {
     List,
     /// A table of texts, such as labels.
     Labels,
+    /// An array of tables, `[[section.key]]`, each with these keys; at most [`TABLES_MAX`] of them.
+    /// In the environment and in flags a table is named by its place: `section.key.0.name`.
+    Tables(&'static [Key]),
 }
 
 impl fmt::Display for Kind {
@@ -55,6 +61,7 @@ impl fmt::Display for Kind {
             Self::Address => f.write_str("an address and port such as 127.0.0.1:3000"),
             Self::List => f.write_str("a list of texts"),
             Self::Labels => f.write_str("a table of texts"),
+            Self::Tables(_) => f.write_str("an array of tables"),
         }
     }
 }
@@ -101,6 +108,7 @@ impl std::error::Error for Problems {}
 pub struct Settings {
     keys: &'static [Key],
     values: BTreeMap<&'static str, (Value, String)>,
+    tables: BTreeMap<&'static str, Vec<Self>>,
 }
 
 /// Where a configuration is read from.
@@ -122,12 +130,7 @@ impl Settings {
     /// # Errors
     /// [`Problems`] with every fault found in every source.
     pub fn load(keys: &'static [Key], prefix: &str, sources: &Sources) -> Result<Self, Problems> {
-        let mut reader = Reader { keys, values: BTreeMap::new(), problems: Vec::new() };
-        for key in keys {
-            if let Some(default) = key.default {
-                reader.text(key.path, default, "default");
-            }
-        }
+        let mut reader = Reader::new(keys);
         if let Some(file) = &sources.file {
             reader.file(file);
         }
@@ -141,11 +144,8 @@ impl Settings {
         for (path, text) in &sources.flags {
             reader.text(path, text, &format!("--set {path}"));
         }
-        if reader.problems.is_empty() {
-            Ok(Self { keys, values: reader.values })
-        } else {
-            Err(Problems(reader.problems))
-        }
+        let (settings, problems) = reader.finish();
+        if problems.is_empty() { Ok(settings) } else { Err(Problems(problems)) }
     }
 
     fn value(&self, path: &str) -> Option<&Value> {
@@ -196,12 +196,19 @@ impl Settings {
         table.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
     }
 
+    /// The tables of an array of tables, in order; empty when there are none.
+    pub fn tables(&self, path: &str) -> &[Self] {
+        debug_assert!(self.keys.iter().any(|key| key.path == path), "{path} is not in the table");
+        self.tables.get(path).map_or(&[], Vec::as_slice)
+    }
+
     /// The effective configuration as commented TOML: each key with what it does and where its
     /// value came from. No key of this system holds a secret itself; keys are named by file.
     pub fn print(&self) -> String {
         let mut out = String::new();
         let mut section = "";
-        for key in self.keys {
+        let of_tables = |key: &&Key| matches!(key.kind, Kind::Tables(_));
+        for key in self.keys.iter().filter(|key| !of_tables(key)) {
             let (of, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
             if of != section {
                 out.push_str(&format!("{}[{of}]\n", if section.is_empty() { "" } else { "\n" }));
@@ -214,6 +221,16 @@ impl Settings {
                 None => out.push_str(&format!("# {} (unset)\n# {name} =\n", key.doc)),
             }
         }
+        for key in self.keys.iter().filter(of_tables) {
+            out.push_str(&format!("\n# {}\n", key.doc));
+            let tables = self.tables(key.path);
+            if tables.is_empty() {
+                out.push_str(&format!("# [[{}]]\n", key.path));
+            }
+            for table in tables {
+                out.push_str(&format!("[[{}]]\n{}", key.path, table.print()));
+            }
+        }
         out
     }
 }
@@ -221,10 +238,81 @@ impl Settings {
 struct Reader {
     keys: &'static [Key],
     values: BTreeMap<&'static str, (Value, String)>,
+    tables: BTreeMap<&'static str, Vec<Self>>,
     problems: Vec<Problem>,
 }
 
 impl Reader {
+    fn new(keys: &'static [Key]) -> Self {
+        let (values, tables, problems) = Default::default();
+        let mut reader = Self { keys, values, tables, problems };
+        for key in keys {
+            if let Some(default) = key.default {
+                reader.text(key.path, default, "default");
+            }
+        }
+        reader
+    }
+
+    /// What was read, and everything wrong with it, that of tables named by their place.
+    fn finish(self) -> (Settings, Vec<Problem>) {
+        let mut problems = self.problems;
+        let mut tables = BTreeMap::new();
+        for (path, readers) in self.tables {
+            let mut read = Vec::new();
+            for (place, reader) in readers.into_iter().enumerate() {
+                let (settings, wrong) = reader.finish();
+                read.push(settings);
+                problems.extend(wrong.into_iter().map(|Problem { origin, what }| Problem {
+                    origin: format!("{origin}, {path}[{place}]"),
+                    what,
+                }));
+            }
+            tables.insert(path, read);
+        }
+        (Settings { keys: self.keys, values: self.values, tables }, problems)
+    }
+
+    /// The table at this place of an array of tables, begun with those before it if need be.
+    fn at(&mut self, path: &'static str, keys: &'static [Key], place: usize) -> Option<&mut Self> {
+        let tables = self.tables.entry(path).or_default();
+        while tables.len() <= place && place < TABLES_MAX {
+            tables.push(Self::new(keys));
+        }
+        tables.get_mut(place)
+    }
+
+    /// The array of tables this path leads into, with the place and the rest of the path.
+    fn within<'p>(&self, path: &'p str) -> Option<(&'static Key, usize, &'p str)> {
+        let of = |key: &'static Key| {
+            let rest = path.strip_prefix(key.path)?.strip_prefix('.')?;
+            let (place, rest) = rest.split_once('.')?;
+            Some((key, place.parse().ok()?, rest))
+        };
+        self.keys.iter().filter(|key| matches!(key.kind, Kind::Tables(_))).find_map(of)
+    }
+
+    fn array(&mut self, key: &'static Key, items: Vec<Value>, origin: &str) {
+        let Kind::Tables(keys) = key.kind else { return };
+        let (count, path) = (items.len(), key.path);
+        if count > TABLES_MAX {
+            return self
+                .problem(origin, format!("{path} has {count} tables, more than {TABLES_MAX}"));
+        }
+        for (place, item) in items.into_iter().enumerate() {
+            match item {
+                Value::Table(table) => {
+                    if let Some(reader) = self.at(path, keys, place) {
+                        reader.table("", &table, origin);
+                    }
+                }
+                other => {
+                    self.problem(origin, format!("{path}[{place}] is {other}, expected a table"))
+                }
+            }
+        }
+    }
+
     fn problem(&mut self, origin: &str, what: String) {
         self.problems.push(Problem { origin: origin.to_owned(), what });
     }
@@ -280,6 +368,15 @@ impl Reader {
 
     /// A value given as text: read by the key's kind, so that `3000` can be a number or a text.
     fn text(&mut self, path: &str, text: &str, origin: &str) {
+        if let Some((key, place, rest)) = self.within(path)
+            && let Kind::Tables(keys) = key.kind
+        {
+            match self.at(key.path, keys, place) {
+                Some(reader) => reader.text(rest, text, origin),
+                None => self.problem(origin, format!("{path}: at most {TABLES_MAX} tables")),
+            }
+            return;
+        }
         let Some(key) = self.keys.iter().find(|key| key.path == path) else {
             return self.unknown(path, origin);
         };
@@ -295,6 +392,7 @@ impl Reader {
                     .collect(),
             )),
             Kind::Labels => labels(text),
+            Kind::Tables(_) => None,
         };
         match value {
             Some(value) => self.set(path, value, origin),
@@ -303,10 +401,13 @@ impl Reader {
     }
 
     fn set(&mut self, path: &str, value: Value, origin: &str) {
-        let Some(key) = self.keys.iter().find(|key| key.path == path) else {
+        let keys: &'static [Key] = self.keys;
+        let Some(key) = keys.iter().find(|key| key.path == path) else {
             return self.unknown(path, origin);
         };
-        if fits(key.kind, &value) {
+        if let (Kind::Tables(_), Value::Array(items)) = (key.kind, &value) {
+            self.array(key, items.clone(), origin);
+        } else if fits(key.kind, &value) {
             self.values.insert(key.path, (value, origin.to_owned()));
         } else {
             self.problem(origin, format!("{path} is {value}, expected {}", key.kind));
@@ -366,6 +467,17 @@ mod tests {
         Key { path: "node.name", kind: Kind::Text, default: None, doc: "this host's name" },
         Key { path: "node.labels", kind: Kind::Labels, default: None, doc: "labels" },
         Key { path: "aggregator.endpoints", kind: Kind::List, default: None, doc: "where to ship" },
+        Key { path: "node.disk", kind: Kind::Tables(DISK), default: None, doc: "its disks" },
+    ];
+
+    const DISK: &[Key] = &[
+        Key { path: "path", kind: Kind::Path, default: None, doc: "where it is mounted" },
+        Key {
+            path: "gib",
+            kind: Kind::Integer { min: 1, max: 9 },
+            default: Some("4"),
+            doc: "its size",
+        },
     ];
 
     fn file(text: &str) -> tempfile::NamedTempFile {
@@ -434,6 +546,44 @@ mod tests {
         assert_eq!(again.text("node.name"), Some("x"));
         assert_eq!(again.integer("harvest.interval_ms"), 1000);
         assert!(settings.print().contains("time between harvests"));
+    }
+
+    #[test]
+    fn arrays_of_tables_are_read_from_every_source_and_print_as_they_read() {
+        let settings = load(
+            "[[node.disk]]\npath = \"/a\"\n[[node.disk]]\npath = \"/b\"\ngib = 2\n",
+            &[("LENS_AGENT__NODE__DISK__1__GIB", "3"), ("LENS_AGENT__NODE__DISK__2__PATH", "/c")],
+            &[("node.disk.2.gib", "9")],
+        )
+        .unwrap();
+        let read = |settings: &Settings| -> Vec<(String, u64)> {
+            let disks = settings.tables("node.disk").iter();
+            disks.map(|disk| (disk.text("path").unwrap().into(), disk.integer("gib"))).collect()
+        };
+        let wanted = [("/a".into(), 4), ("/b".into(), 3), ("/c".into(), 9)];
+        assert_eq!(read(&settings), wanted);
+        assert_eq!(read(&load(&settings.print(), &[], &[]).unwrap()), wanted);
+        assert_eq!(load("", &[], &[]).unwrap().tables("node.disk").len(), 0);
+    }
+
+    #[test]
+    fn every_problem_of_every_table_is_named_by_its_place() {
+        let text = "node.disk = [{ gib = 10 }, 7, { pth = \"x\" }]\n";
+        let problems = load(text, &[], &[("node.disk.64.gib", "1"), ("node.disk.0.gib", "x")]);
+        let text = problems.unwrap_err().to_string();
+        for part in [
+            "node.disk[0]: gib is 10, expected a whole number from 1 to 9",
+            "node.disk[1] is 7, expected a table",
+            "node.disk[2]: unknown key pth; did you mean path?",
+            "node.disk.64.gib: at most 64 tables",
+            "gib is \"x\", expected",
+        ] {
+            assert!(text.contains(part), "{part:?} missing in:\n{text}");
+        }
+        let many = "[[node.disk]]\n".repeat(TABLES_MAX + 1);
+        assert!(load(&many, &[], &[]).unwrap_err().to_string().contains("more than 64"));
+        load(&"[[node.disk]]\n".repeat(TABLES_MAX), &[], &[]).unwrap();
+        assert!(load("node.disk = 7", &[], &[]).is_err());
     }
 
     #[test]

@@ -6,8 +6,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod http;
+pub mod node;
 pub mod peer;
 pub mod process;
+pub mod receiver;
+pub mod spaces;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,12 +25,13 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 pub use process::Process;
+use spaces::Space;
 
 /// Longest anything is waited for that ought to happen within seconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Pause between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(40);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
 /// Counts by series.
 pub type Tally = BTreeMap<SeriesKey, u64>;
@@ -125,6 +129,17 @@ impl World {
         self.dir.path()
     }
 
+    /// Sets where agents are to connect before an aggregator runs.
+    pub fn listen_on(&mut self, quic: &str) {
+        self.quic = quic.to_owned();
+    }
+
+    /// The aggregator's own names and files.
+    pub fn server_identity(&self) -> IdentityFiles {
+        let file = |name: &str| self.dir().join(name);
+        IdentityFiles { cert: file("server.pem"), key: file("server.key"), ca: file("ca.pem") }
+    }
+
     /// Where agents connect.
     pub fn quic(&self) -> &str {
         &self.quic
@@ -142,16 +157,36 @@ impl World {
 
     /// Starts the aggregator, at the address agents know if it ran before.
     pub fn start_aggregator(&mut self, settings: &[(&str, &str)]) {
+        let process = self.spawn_aggregator(settings);
+        self.take_aggregator(process);
+    }
+
+    /// Starts the aggregator in a space.
+    pub fn start_aggregator_in(&mut self, space: &Space) {
+        let command = space.bring(&Process::command("aggregator", &self.aggregator_settings(&[])));
+        self.take_aggregator(Process::start("aggregator", self.dir.path(), command));
+    }
+
+    fn take_aggregator(&mut self, mut process: Process) {
+        let ready = process.ready();
+        self.quic = ready["quic"].as_str().unwrap().to_owned();
+        self.http = ready["http"].as_str().unwrap().to_owned();
+        self.aggregator = Some(process);
+    }
+
+    /// Starts an aggregator and does not wait until it is ready.
+    pub fn spawn_aggregator(&self, settings: &[(&str, &str)]) -> Process {
+        let all = self.aggregator_settings(settings);
+        Process::role("aggregator", "aggregator", self.dir.path(), &all)
+    }
+
+    fn aggregator_settings(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
         let mut all = self.identity_settings("server");
         all.push(("quic.listen".into(), self.quic.clone()));
         all.push(("http.listen".into(), "127.0.0.1:0".into()));
         all.push(("store.dir".into(), self.dir.path().join("store").display().to_string()));
         all.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
-        let mut process = Process::role("aggregator", "aggregator", self.dir.path(), &all);
-        let ready = process.ready();
-        self.quic = ready["quic"].as_str().unwrap().to_owned();
-        self.http = ready["http"].as_str().unwrap().to_owned();
-        self.aggregator = Some(process);
+        all
     }
 
     /// Certificate, key and authority of a name, as settings.
@@ -172,12 +207,10 @@ impl World {
 
     /// The settings of an agent of this name, harvesting ten times a second.
     pub fn agent_settings(&self, name: &str) -> Vec<(String, String)> {
-        let segments = self.dir.path().join(format!("{name}-segments"));
-        let spool = self.dir.path().join(format!("{name}-spool"));
         let mut all = self.identity_settings(name);
         all.extend([
-            ("spool.dir".into(), spool.display().to_string()),
-            ("segments.dir".into(), segments.display().to_string()),
+            ("segments.dir".into(), self.segments(name).display().to_string()),
+            ("spool.dir".into(), self.spool(name).display().to_string()),
             ("segments.scan_interval_ms".into(), "100".into()),
             ("harvest.interval_ms".into(), "100".into()),
             ("aggregator.endpoints".into(), self.quic.clone()),
@@ -194,12 +227,37 @@ impl World {
 
     /// Starts an agent that has a certificate already.
     pub fn start_agent(&self, name: &str, settings: &[(&str, &str)]) -> Agent {
+        self.take_agent(name, self.spawn_agent(name, settings))
+    }
+
+    /// Starts an agent that has a certificate already in a space.
+    pub fn start_agent_in(&self, space: &Space, name: &str, settings: &[(&str, &str)]) -> Agent {
         let mut all = self.agent_settings(name);
         all.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
-        let segments = self.dir.path().join(format!("{name}-segments"));
-        let mut process = Process::role(name, "agent", self.dir.path(), &all);
+        let command = space.bring(&Process::command("agent", &all));
+        self.take_agent(name, Process::start(name, self.dir.path(), command))
+    }
+
+    fn take_agent(&self, name: &str, mut process: Process) -> Agent {
         let admin = process.ready()["admin"].as_str().unwrap().to_owned();
-        Agent { process, admin, segments }
+        Agent { process, admin, segments: self.segments(name) }
+    }
+
+    /// Starts an agent that has a certificate already and does not wait until it is ready.
+    pub fn spawn_agent(&self, name: &str, settings: &[(&str, &str)]) -> Process {
+        let mut all = self.agent_settings(name);
+        all.extend(settings.iter().map(|(key, value)| ((*key).into(), (*value).into())));
+        Process::role(name, "agent", self.dir.path(), &all)
+    }
+
+    /// Where the agent of this name keeps its spool.
+    pub fn spool(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}-spool"))
+    }
+
+    /// Where the agent of this name looks for segments.
+    pub fn segments(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}-segments"))
     }
 
     /// The answer of the API to a question that it answers.

@@ -1,6 +1,6 @@
 //! One process of the program under test.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,12 +11,15 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_lens-under-test");
+/// The program under test: the one built with a test, or, in a command that carries it, itself.
+fn program_path() -> PathBuf {
+    let built = option_env!("CARGO_BIN_EXE_lens-under-test").map(PathBuf::from);
+    built.unwrap_or_else(|| std::env::current_exe().unwrap())
+}
 
 /// The program with an environment that says nothing about lens.
 pub fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program_path());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LENS_") {
             command.env_remove(name);
@@ -72,7 +75,7 @@ pub struct Process {
     name: String,
     child: Child,
     /// Kept open: a role ends when it is closed.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     lines: Receiver<Value>,
     log: PathBuf,
 }
@@ -80,12 +83,17 @@ pub struct Process {
 impl Process {
     /// Starts a role with these settings.
     pub fn role(name: &str, role: &str, dir: &Path, settings: &[(String, String)]) -> Self {
+        Self::start(name, dir, Self::command(role, settings))
+    }
+
+    /// The command that starts a role with these settings.
+    pub fn command(role: &str, settings: &[(String, String)]) -> Command {
         let mut command = program();
         command.args(["role", role]);
         for (key, value) in settings {
             command.args(["--set", &format!("{key}={value}")]);
         }
-        Self::start(name, dir, command)
+        command
     }
 
     /// Starts a command, its log beside those of an earlier process of that name.
@@ -106,7 +114,13 @@ impl Process {
                 }
             }
         });
-        Self { name: name.into(), child, _stdin: stdin, lines, log }
+        Self { name: name.into(), child, stdin, lines, log }
+    }
+
+    /// Says a line on its standard input.
+    pub fn tell(&mut self, line: &str) {
+        // One that was killed meanwhile hears nothing.
+        writeln!(self.stdin, "{line}").ok();
     }
 
     /// The next line of JSON on its standard output.

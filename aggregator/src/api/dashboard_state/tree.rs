@@ -6,13 +6,17 @@ use lens_hist::{Counts, Quantile};
 use lens_model::{Arm, Nanos, Stage, UnixNanos};
 use serde_json::{Map, Value as Json, json};
 
-use crate::judge::{self, HealthStatus, Verdict};
-use crate::snapshot::{Snapshot, Value};
+use crate::alerts::lifecycle::Kind;
+use crate::judge::{HealthStatus, Verdict};
+use crate::snapshot::{Row, Snapshot, Value};
 use crate::state;
 use crate::window::{Selection, Span};
 
 const NO_CANARY: &str = "the canary controller is not part of this version";
-const NO_ALERTS: &str = "alerting is not part of this version";
+const NO_GATES: &str = "the quality gates are not part of this version";
+
+/// Alerts shown, the newest first.
+const RECENT_MAX: usize = 10;
 
 /// The tree under construction.
 pub(super) struct Tree<'a> {
@@ -45,7 +49,7 @@ impl<'a> Tree<'a> {
             "health": health,
             "canary_status": canary_status,
             "sla_compliance": sla,
-            "recent_alerts": self.null("recent_alerts", NO_ALERTS),
+            "recent_alerts": self.recent_alerts(),
         });
         (tree, self.reasons)
     }
@@ -189,55 +193,80 @@ impl<'a> Tree<'a> {
         })
     }
 
+    /// Counts since alerts were first kept. An incident is an episode of severity critical; what
+    /// reached a step of the escalation chain went on call.
     fn operational(&mut self) -> Json {
-        let mut unknown =
-            |field: &str, reason| self.null(format!("metrics.operational.{field}"), reason);
+        let totals = self.state.alerts.totals();
+        let escalations = totals.transitions.get(&Kind::Escalated).copied().unwrap_or(0);
+        let uptime = "metrics.operational.uptime_percent";
         json!({
-            "alerts_fired": unknown("alerts_fired", NO_ALERTS),
-            "alert_categories": unknown("alert_categories", NO_ALERTS),
-            "on_call_escalations": unknown("on_call_escalations", NO_ALERTS),
-            "incident_count": unknown("incident_count", "incidents are not recorded"),
-            "uptime_percent": unknown("uptime_percent", "availability is not measured"),
+            "alerts_fired": totals.fired.values().sum::<u64>(),
+            "alert_categories": totals.fired,
+            "on_call_escalations": escalations,
+            "incident_count": totals.incidents,
+            "uptime_percent": self.null(uptime, "availability is not measured"),
         })
     }
 
-    /// Broken rules stand for alerts until alerting exists; limits of latency are the critical ones.
+    fn recent_alerts(&self) -> Json {
+        let (open, past) = (self.state.alerts.open_alerts(), self.state.alerts.past_alerts());
+        let mut alerts: Vec<_> =
+            open.into_iter().chain(past).filter(|alert| alert.fired.is_some()).collect();
+        alerts.sort_by_key(|alert| std::cmp::Reverse(alert.fired));
+        let text = |at: Option<UnixNanos>| at.map(lens_service::time::rfc3339);
+        let shown = alerts.iter().take(RECENT_MAX).map(|alert| {
+            let evidence = |names: [&str; 3]| {
+                let found = names.iter().map(|name| &alert.evidence[*name]);
+                found.into_iter().find(|value| !value.is_null()).cloned()
+            };
+            json!({
+                "id": alert.key.id(),
+                "timestamp": text(alert.fired),
+                "metric": alert.key.to_string(),
+                "value": evidence(["value_ms", "ratio", "error_percent"]),
+                "threshold": evidence(["limit_ms", "threshold", "limit_percent"]),
+                "severity": alert.severity,
+                "message": alert.summary,
+                "resolved": alert.resolved.is_some(),
+            })
+        });
+        shown.collect::<Vec<_>>().into()
+    }
+
+    /// The worse of what the rules say now and what fires: a limit of latency that is broken is
+    /// critical before anyone was told of it.
     fn health(&mut self) -> Json {
-        let health = &self.snapshot.health;
-        let critical =
-            health.violations.iter().filter(|v| v.kind == judge::ViolationKind::Slo).count();
-        let status = match health.status {
+        let alerts = &self.snapshot.alerts;
+        let status = match self.snapshot.health.status {
+            _ if alerts.critical > 0 => "critical",
             HealthStatus::Critical => "critical",
+            _ if alerts.firing > 0 => "degraded",
             HealthStatus::Degraded => "degraded",
             HealthStatus::Healthy => "healthy",
         };
         json!({
             "status": status,
-            "active_alerts": health.violations.len(),
-            "critical_alerts": critical,
+            "active_alerts": alerts.firing,
+            "critical_alerts": alerts.critical,
             "uptime_percent": self.null("health.uptime_percent", "availability is not measured"),
         })
     }
 
     fn sla(&mut self, stage_a: &Counts, span_coverage: &Json) -> Json {
-        let rules = &self.state.rules;
-        let now = self.snapshot.t;
-        let rows = self.snapshot.rows.iter().filter(|row| row.stage == Stage::A);
-        let last = rows.map(|row| row.last_seen).max();
+        let limit = self.state.rules.slo_a_p95;
+        let rows = || self.snapshot.rows.iter().filter(|row| row.stage == Stage::A);
+        let tail = tail_of(rows());
         let p95 = stage_a.quantile(Quantile::P95).value;
-        let tail = judge::judge(stage_a, rules, last, now);
         let p95_ok = match p95 {
-            _ if tail.verdict == Verdict::Stale => {
-                self.no_sla("stage_a_p95_compliant", &tail.reason)
-            }
-            Some(p95) => within(p95, rules.slo_a_p95),
+            _ if tail.0 == Verdict::Stale => self.no_sla("stage_a_p95_compliant", &tail.1),
+            Some(p95) => within(p95, limit),
             None => self.no_sla("stage_a_p95_compliant", "too few samples of stage A for p95"),
         };
-        let tail_ok = match tail.verdict {
+        let tail_ok = match tail.0 {
             Verdict::Ok => true.into(),
             Verdict::Violation => false.into(),
             Verdict::InsufficientData | Verdict::Stale => {
-                self.no_sla("tail_latency_compliant", &tail.reason)
+                self.no_sla("tail_latency_compliant", &tail.1)
             }
         };
         let span_ok = match span_coverage.as_f64() {
@@ -246,7 +275,7 @@ impl<'a> Tree<'a> {
                 self.no_sla("span_coverage_compliant", "see metrics.quality.span_coverage_percent")
             }
         };
-        let gates = self.no_sla("quality_gates_passing", NO_ALERTS);
+        let gates = self.no_sla("quality_gates_passing", NO_GATES);
         json!({
             "stage_a_p95_compliant": p95_ok,
             "tail_latency_compliant": tail_ok,
@@ -258,6 +287,21 @@ impl<'a> Tree<'a> {
     fn no_sla(&mut self, field: &str, reason: &str) -> Json {
         self.null(format!("sla_compliance.{field}"), reason)
     }
+}
+
+/// The tail of a stage over all its series: broken where one is; kept where one is and none is
+/// broken; silent only when all are.
+fn tail_of<'a>(rows: impl Iterator<Item = &'a Row>) -> (Verdict, String) {
+    let rank = |verdict: Verdict| match verdict {
+        Verdict::Violation => 0,
+        Verdict::Ok => 1,
+        Verdict::InsufficientData => 2,
+        Verdict::Stale => 3,
+    };
+    rows.min_by_key(|row| rank(row.verdict)).map_or_else(
+        || (Verdict::InsufficientData, "no samples were ever received".into()),
+        |row| (row.verdict, row.reason.clone()),
+    )
 }
 
 fn within(value: Nanos, limit: Nanos) -> Json {

@@ -170,8 +170,8 @@ async fn histogram_json_and_heat_map_hold_every_sample() {
 async fn tails_are_judged_with_their_evidence() {
     let state = state();
     let long_tail = |count: usize| [vec![10_000_000; count * 97], vec![30_000_000; count * 3]];
-    feed(&state, &key("rust", Stage::B, Arm::Canary), 10, long_tail(10).concat());
-    feed(&state, &key("rust", Stage::B, Arm::Canary), 400, long_tail(10).concat());
+    feed(&state, &key("rust", Stage::B, Arm::Canary), 10, long_tail(40).concat());
+    feed(&state, &key("rust", Stage::B, Arm::Canary), 400, long_tail(40).concat());
     feed(&state, &key("go", Stage::B, Arm::Canary), 10, uniform(2_000, 10.0, 20.0));
     feed(&state, &key("go", Stage::C, Arm::Canary), 10, uniform(367, 10.0, 20.0));
     let (router, _) = served(state);
@@ -182,9 +182,14 @@ async fn tails_are_judged_with_their_evidence() {
     let broken = &json["series"][2];
     assert!(close(&broken["ratio"], 3.0), "{broken}");
     assert_eq!(broken["consecutive_windows"], 2);
-    assert_eq!(broken["evidence"]["samples"], 1_000);
-    assert!(broken["ratio_low"].is_null() && broken["interval_reason"].is_string());
-    assert_eq!(json["series"][1]["reason"], "367 samples in the window; p99 needs 368");
+    assert_eq!(broken["evidence"]["samples"], 4_000);
+    assert!(broken["ratio_low"].as_f64().unwrap() > 1.0 && broken["interval_reason"].is_null());
+    assert!(broken["ratio_high"].as_f64().unwrap() >= 3.0 && broken["since"].is_string());
+    let decided = &broken["evidence"]["decided"];
+    assert!(decided["z"].as_f64().unwrap() > decided["z_needed"].as_f64().unwrap(), "{decided}");
+    let reason = json["series"][1]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("367 samples in the window; the tail rule needs 1000"), "{reason}");
+    assert!(json["series"][1]["ratio_low"].is_null() && json["series"][1]["trend"].is_null());
     let stage_b = &json["comparison"][0];
     assert_eq!(
         (&stage_b["slices"], &stage_b["worst_slice"]),

@@ -43,7 +43,7 @@ async fn one_proven_slice_is_healthy_and_the_unfed_one_is_named() {
 #[tokio::test]
 async fn a_long_tail_degrades_and_a_broken_limit_is_critical() {
     let tail = state();
-    let values = [vec![10_000_000; 970], vec![30_000_000; 30]].concat();
+    let values = [vec![10_000_000; 3_880], vec![30_000_000; 120]].concat();
     feed(&tail, &key("rust", Stage::B, Arm::Baseline), 5, values.iter().copied());
     let json = get(&served(tail).0, "/health").await.json();
     assert_eq!(
@@ -63,15 +63,16 @@ async fn a_long_tail_degrades_and_a_broken_limit_is_critical() {
 async fn silence_is_stale_unless_the_samples_moved_to_the_other_arm() {
     let silent = state();
     feed(&silent, &key("rust", Stage::A, Arm::Baseline), 60, uniform(1_000, 1.0, 2.0));
-    let (router, silent) = served(silent);
+    let (router, _) = served(silent);
     let json = get(&router, "/health").await.json();
     assert_eq!(json["status"], "degraded");
     assert_eq!(json["stale"], serde_json::json!(["backend/rust/large"]));
     let tail = get(&router, "/api/v1/tail").await.json();
     assert_eq!(tail["series"][0]["verdict"], "stale");
-    feed(&silent, &key("rust", Stage::A, Arm::Canary), 1, uniform(1_000, 1.0, 2.0));
-    let router = super::super::router(silent);
-    let json = get(&router, "/health").await.json();
+    let moved = state();
+    feed(&moved, &key("rust", Stage::A, Arm::Baseline), 60, uniform(1_000, 1.0, 2.0));
+    feed(&moved, &key("rust", Stage::A, Arm::Canary), 1, uniform(1_000, 1.0, 2.0));
+    let json = get(&served(moved).0, "/health").await.json();
     assert_eq!((&json["status"], json["stale"].as_array().unwrap().len()), (&"healthy".into(), 0));
 }
 
@@ -107,8 +108,8 @@ async fn every_null_of_the_dashboard_has_its_reason_and_every_reason_its_null() 
 #[tokio::test]
 async fn the_dashboard_tree_carries_what_was_measured() {
     let state = state();
-    feed(&state, &key("rust", Stage::A, Arm::Baseline), 5, uniform(500, 1.0, 2.0));
-    feed(&state, &key("go", Stage::A, Arm::Canary), 5, uniform(500, 2.0, 3.0));
+    feed(&state, &key("rust", Stage::A, Arm::Baseline), 5, uniform(1_000, 1.0, 2.0));
+    feed(&state, &key("go", Stage::A, Arm::Canary), 5, uniform(1_000, 2.0, 3.0));
     feed_requests(&state, "rust", Arm::Baseline, 2_970, 0);
     feed_requests(&state, "go", Arm::Canary, 27, 3);
     let now = state.now();

@@ -150,7 +150,8 @@ fn an_empty_state_has_its_own_metrics_and_no_latencies() {
     let state = state();
     let snapshot = Snapshot::take(&state, state.now());
     let samples = parse(&render(&state, &snapshot, 0, Format::OpenMetrics), true);
-    assert!(samples.keys().all(|(name, _)| name.starts_with("lens_aggregator_")));
+    let own = |name: &str| name.starts_with("lens_aggregator_") || name == "lens_alerts";
+    assert!(samples.keys().all(|(name, _)| own(name)));
     let alone = |name: &str| samples.get(&(name.to_owned(), Labels::new()));
     assert_eq!(alone("lens_aggregator_frames_total"), Some(&0.0));
     assert_eq!(alone("lens_aggregator_lag_seconds"), None);

@@ -77,6 +77,7 @@ async fn the_watch_tells_changes_once_and_repetitions_never() {
     tick(&state, state.now());
     assert!(events.try_recv().is_err(), "too few samples are where every series begins");
     feed(&state, &key, 1, uniform(1_000, 1.0, 2.0));
+    state.judge_until(state.now().plus(Nanos::from_secs(15)));
     tick(&state, state.now());
     tick(&state, state.now());
     let told = events.try_recv().unwrap();

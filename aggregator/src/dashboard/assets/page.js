@@ -215,6 +215,29 @@
     });
   };
 
+  // ---- alerts
+
+  const LOOKS = { firing: 'violation', pending: 'insufficient_data', acknowledged: 'stale', silenced: 'stale', queued: 'insufficient_data', delivered: 'ok', dead: 'violation' };
+  const showAlerts = () => {
+    const { alerts } = snap, { sinks, open, deliveries } = alerts;
+    $('#alerts').hidden = !open.length && !sinks.length && !snap.rows.length;
+    $('#noalerts').hidden = open.length > 0;
+    $('#open').hidden = !open.length;
+    text($('#alerts-say'), `${alerts.firing} firing, ${alerts.critical} critical, ${alerts.pending} pending`);
+    keyed($('#open tbody'), open, (a) => `${a.key} ${a.episode}`, () => stamp('#t-alert'), (tr, a) => {
+      const what = [a.summary, a.reading === 'unknown' ? 'no data since' : '', a.acknowledged_by ? `taken on by ${a.acknowledged_by}` : '', a.quiet && a.state !== 'silenced' ? a.quiet : ''].filter(Boolean).join('; ');
+      [a.key, '', a.severity, clock(a.opened), what].forEach((shown, i) => { if (i !== 1) text(tr.children[i], shown); });
+      badge($('.v', tr), [LOOKS[a.state], a.state], [`id ${a.id}`, ...a.recommended_actions].join('\n'));
+    });
+    const failing = sinks.filter((s) => s.failing_since);
+    $('#deliveries').hidden = !sinks.length;
+    text($('#sinks-say'), `${sinks.length} sinks, ${failing.length ? `${failing.map((s) => s.name).join(', ')} failing` : 'none failing'}${alerts.durable ? '' : ', forgotten at a restart'}`);
+    keyed($('#deliveries tbody'), deliveries, (d) => `${d.sink} ${d.id}`, () => stamp('#t-delivery'), (tr, d) => {
+      [d.sink, '', `${d.kind} ${d.alerts.join(', ')}`, count(d.attempts), clock(d.queued), d.said || '–'].forEach((shown, i) => { if (i !== 1) text(tr.children[i], shown); });
+      badge($('.v', tr), [LOOKS[d.progress], d.progress], d.id);
+    });
+  };
+
   // ---- the chosen series
 
   const current = () => snap && snap.rows.find((r) => keyOf(r) === chosen.s);
@@ -531,10 +554,11 @@
       showChosen();
       showRows();
       showAgents();
+      showAlerts();
       streamState();
       if (first || had !== chosen.s) load();
     });
-    for (const kind of ['verdict', 'agent', 'slice']) source.addEventListener(kind, hear);
+    for (const kind of ['verdict', 'agent', 'slice', 'alert']) source.addEventListener(kind, hear);
     source.onerror = () => {
       since = since || performance.now();
       streamState();

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager,
+# the libraries of Standard Webhooks, Slack and PagerDuty, and iptables, which drops packets. Does
+# nothing that is done already; a test that lacks one says so loudly.
+#
+#   deploy/test-peers.sh [DIR]     DIR holds the Python environment, target/test-peers by default
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir="${1:-${LENS_TEST_PEERS:-target/test-peers}}"
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+missing=()
+command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
+command -v iptables >/dev/null || missing+=(iptables)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+if [ "${#missing[@]}" -gt 0 ]; then
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+
+wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
+    python3 -m venv "$dir"
+    "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
+    printf '%s' "${wanted[*]}" >"$dir/wanted"
+fi
+echo "test peers: $(command -v prometheus-alertmanager), $dir (${wanted[*]})"
