@@ -230,9 +230,10 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             let incoming = tokio::select! {
-                incoming = self.endpoint.accept() => incoming,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                biased;
                 () = shutdown.wait() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
             self.answer(incoming, &shutdown, &mut connections);
@@ -545,7 +546,13 @@ impl Taken {
             if session.bye && session.acked_told >= session.stream.received() {
                 return Ok(());
             }
+            // In one order, so that a simulation repeats itself; each turn looks at all of them.
             tokio::select! {
+                biased;
+                () = shutdown.wait() => {
+                    let code = RefuseCode::ShuttingDown;
+                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
+                }
                 chunk = receive.read_chunk(usize::MAX, true) => {
                     match chunk.map_err(ConnectionEnd::lost)? {
                         Some(chunk) => pending = chunk.bytes,
@@ -556,10 +563,6 @@ impl Taken {
                 _ = session.progress.changed() => {}
                 () = &mut goodbye, if session.bye => {
                     return Err(ConnectionEnd::Lost("its goodbye waited too long".into()));
-                }
-                () = shutdown.wait() => {
-                    let code = RefuseCode::ShuttingDown;
-                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
                 }
             }
         }
