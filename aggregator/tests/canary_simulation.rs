@@ -1,5 +1,6 @@
 //! Simulated rollouts through the replay, at a size that runs with every change. The full tables
 //! and their sizes are in docs/verdicts-canary.md; run k of a cell has seed k.
+#![allow(clippy::unwrap_used)]
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::expect_used)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 

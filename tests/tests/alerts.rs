@@ -200,6 +200,7 @@ fn peers() -> Option<PathBuf> {
 }
 
 /// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
+#[allow(clippy::print_stderr, reason = "said loudly")]
 fn present(path: &Path) -> Option<PathBuf> {
     if path.exists() {
         return Some(path.to_owned());

@@ -2,6 +2,7 @@
 //!
 //! Every failure prints its seed, the fewest faults that still make it fail, and the command that
 //! shows it again.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
