@@ -304,6 +304,7 @@ async fn warden(admission: Admission, ingest: Arc<Ingest>) {
     let mut revoked = state.security.revocations.changes();
     loop {
         tokio::select! {
+            biased;
             changed = revoked.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(AGE_LOOK) => {}
         }
