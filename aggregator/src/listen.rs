@@ -420,7 +420,7 @@ impl Taken {
             drop(current);
             let state = &self.ingest.state;
             if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
-                agent.connected = false;
+                agent.leave(state.now());
             }
             state.tell("agent", identity.agent.as_str(), format!("agent {} left", identity.agent));
         }
@@ -634,6 +634,7 @@ impl Taken {
                 }
             }
             FromAgent::Ping(ping) => {
+                self.seen(session, |agent| agent.last_frame = now);
                 ping.answer(received, now).encode(session.incarnation, out);
             }
             FromAgent::Bye(_) => {
@@ -677,12 +678,9 @@ impl Taken {
             .entry(identity.agent.clone())
             .or_insert_with(|| AgentState::new(identity.to_string(), hello.incarnation, now));
         agent.certificate_expires = Some(certificate_expires);
-        if agent.incarnation != hello.incarnation {
-            agent.acked = Sequence(0);
-        }
         agent.version = hello.software.to_string();
-        agent.incarnation = hello.incarnation;
-        (agent.address, agent.connected, agent.last_frame) = (Some(address), true, now);
+        agent.address = Some(address);
+        agent.enter(hello.incarnation, now);
         drop(agents);
         info!(agent = %identity.agent, %address, "agent connected");
         let message = format!("agent {} connected from {address}", identity.agent);
