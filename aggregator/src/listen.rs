@@ -33,7 +33,6 @@ use tracing::{debug, info, warn};
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
 use crate::log::Record;
 use crate::state::{AgentState, Counters};
-use crate::store::LIVES_MAX;
 use limits::{Admission, Answer, Seat};
 
 pub use limits::Limits;
@@ -506,13 +505,14 @@ impl Taken {
         }
         let history = state.history().ok_or_else(closed)?;
         let (agent, incarnation) = life.clone();
+        let lives_max = history.lives_max();
         let read = state.env.blocking(move || history.watermark(&agent, incarnation)).await;
         let found = read.map_err(|_| closed())?;
         let acked = found.map_err(|error| ConnectionEnd::Storage(error.to_string()))?;
         acked.ok_or_else(|| ConnectionEnd::Refused {
             code: RefuseCode::Capacity,
             text: format!(
-                "{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"
+                "{lives_max} lives of this agent are known: keep its spool, or rename it"
             ),
         })
     }
