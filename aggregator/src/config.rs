@@ -15,7 +15,7 @@ use lens_service::tls::{self, IdentityFiles};
 use crate::audit::Places;
 use crate::listen::Limits;
 use crate::state::{Mode, Rules, SliceRules};
-use crate::store::StoreConfig;
+use crate::store::{LIVES_MAX, StoreConfig};
 
 pub use auth::AuthConfig;
 
@@ -505,6 +505,7 @@ impl Config {
             lateness: secs("windows.allowed_lateness_s"),
             slices_known: slices_known.clone(),
             slices_automatic_max,
+            lives_max: LIVES_MAX,
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
         Ok(Self {

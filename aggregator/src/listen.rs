@@ -33,7 +33,6 @@ use tracing::{debug, info, warn};
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
 use crate::log::Record;
 use crate::state::{AgentState, Counters};
-use crate::store::LIVES_MAX;
 use limits::{Admission, Answer, Seat};
 
 pub use limits::Limits;
@@ -422,7 +421,7 @@ impl Taken {
             drop(current);
             let state = &self.ingest.state;
             if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
-                agent.connected = false;
+                agent.leave(state.now());
             }
             state.tell("agent", identity.agent.as_str(), format!("agent {} left", identity.agent));
         }
@@ -508,13 +507,14 @@ impl Taken {
         }
         let history = state.history().ok_or_else(closed)?;
         let (agent, incarnation) = life.clone();
+        let lives_max = history.lives_max();
         let read = state.env.blocking(move || history.watermark(&agent, incarnation)).await;
         let found = read.map_err(|_| closed())?;
         let acked = found.map_err(|error| ConnectionEnd::Storage(error.to_string()))?;
         acked.ok_or_else(|| ConnectionEnd::Refused {
             code: RefuseCode::Capacity,
             text: format!(
-                "{LIVES_MAX} lives of this agent are known: keep its spool, or rename it"
+                "{lives_max} lives of this agent are known: keep its spool, or rename it"
             ),
         })
     }
@@ -638,6 +638,7 @@ impl Taken {
                 }
             }
             FromAgent::Ping(ping) => {
+                self.seen(session, |agent| agent.last_frame = now);
                 ping.answer(received, now).encode(session.incarnation, out);
             }
             FromAgent::Bye(_) => {
@@ -681,12 +682,9 @@ impl Taken {
             .entry(identity.agent.clone())
             .or_insert_with(|| AgentState::new(identity.to_string(), hello.incarnation, now));
         agent.certificate_expires = Some(certificate_expires);
-        if agent.incarnation != hello.incarnation {
-            agent.acked = Sequence(0);
-        }
         agent.version = hello.software.to_string();
-        agent.incarnation = hello.incarnation;
-        (agent.address, agent.connected, agent.last_frame) = (Some(address), true, now);
+        agent.address = Some(address);
+        agent.enter(hello.incarnation, now);
         drop(agents);
         info!(agent = %identity.agent, %address, "agent connected");
         let message = format!("agent {} connected from {address}", identity.agent);

@@ -197,6 +197,12 @@ pub struct AgentState {
     /// Which stretches of time it accounted for.
     #[serde(skip)]
     pub coverage: Coverage,
+    /// The life of the newest delta in that; `None` before the first.
+    #[serde(skip)]
+    pub covered_life: Option<Incarnation>,
+    /// When the last connection of that life ended, or its last delta of an earlier start came.
+    #[serde(skip)]
+    pub ended: UnixNanos,
 }
 
 impl AgentState {
@@ -220,7 +226,44 @@ impl AgentState {
             instances: Vec::new(),
             coverage: Coverage::default(),
             certificate_expires: None,
+            covered_life: None,
+            ended: now,
         }
+    }
+
+    /// When the life that its coverage ends in was last heard of; `None` while that is connected.
+    ///
+    /// A life that begins anew says nothing of the one before it, so its connection ends no gap:
+    /// its first delta does.
+    pub fn heard(&self) -> Option<UnixNanos> {
+        let covered = self.is_covered();
+        let heard = if covered { self.last_frame.max(self.ended) } else { self.ended };
+        (!(self.connected && covered)).then_some(heard)
+    }
+
+    /// Notes that a connection of a life stands.
+    pub fn enter(&mut self, life: Incarnation, now: UnixNanos) {
+        if self.incarnation != life {
+            // The one whose place it takes may have been heard of until now.
+            if self.is_covered() {
+                self.ended = self.ended.max(self.last_frame);
+            }
+            (self.incarnation, self.acked) = (life, Sequence(0));
+        }
+        (self.connected, self.last_frame) = (true, now);
+    }
+
+    /// Notes that its connection ended.
+    pub fn leave(&mut self, now: UnixNanos) {
+        self.connected = false;
+        if self.is_covered() {
+            self.ended = now;
+        }
+    }
+
+    /// Whether what its coverage ends in is of the life that is, or was last, connected.
+    fn is_covered(&self) -> bool {
+        self.covered_life.is_none_or(|life| life == self.incarnation)
     }
 
     /// Takes over what the store knows.
@@ -232,6 +275,7 @@ impl AgentState {
         self.clock_offset_nanos = known.clock_offset_nanos;
         self.lag_nanos = known.lag_nanos;
         self.coverage = known.coverage.clone();
+        self.covered_life = known.life();
     }
 }
 
@@ -463,5 +507,56 @@ impl State {
     pub fn tell(&self, kind: &'static str, subject: impl Into<String>, message: impl Into<String>) {
         let event = Event { t: self.now(), kind, subject: subject.into(), message: message.into() };
         drop(self.events.send(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(secs: u64) -> UnixNanos {
+        UnixNanos(secs * 1_000_000_000)
+    }
+
+    const OLD: Incarnation = Incarnation(1);
+    const NEW: Incarnation = Incarnation(2);
+
+    /// Connected at 10 s, with a delta of the old life.
+    fn delivering() -> AgentState {
+        let mut agent = AgentState::new("spiffe://lens.test/agent/a1".into(), OLD, at(10));
+        agent.enter(OLD, at(10));
+        agent.covered_life = Some(OLD);
+        agent
+    }
+
+    #[test]
+    fn an_agent_is_heard_of_until_its_connection_ends_and_by_its_return() {
+        let mut agent = delivering();
+        assert_eq!(agent.heard(), None);
+        agent.leave(at(30));
+        assert_eq!(agent.heard(), Some(at(30)));
+        agent.enter(OLD, at(90));
+        assert_eq!(agent.heard(), None);
+    }
+
+    #[test]
+    fn a_new_life_without_a_delta_says_nothing_of_the_one_before_it() {
+        let mut agent = delivering();
+        agent.leave(at(30));
+        agent.enter(NEW, at(60));
+        assert_eq!(agent.heard(), Some(at(30)), "connected");
+        agent.leave(at(70));
+        assert_eq!(agent.heard(), Some(at(30)), "and gone again");
+        agent.enter(NEW, at(80));
+        agent.covered_life = Some(NEW);
+        assert_eq!(agent.heard(), None, "its first delta came");
+    }
+
+    #[test]
+    fn a_life_whose_connection_another_took_over_was_heard_of_until_its_last_frame() {
+        let mut agent = delivering();
+        agent.last_frame = at(50);
+        agent.enter(NEW, at(51));
+        assert_eq!(agent.heard(), Some(at(50)));
     }
 }

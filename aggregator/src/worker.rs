@@ -28,7 +28,7 @@ use crate::ingest::{Ingest, Submission};
 use crate::log::{LogError, Partition, PartitionLog, Position, Record};
 use crate::state::State;
 use crate::steady::Steady;
-use crate::store::{Committed, Place, Store, StoreError};
+use crate::store::{Committed, Hold, Place, Store, StoreError};
 
 /// The partition of the embedded log.
 const PARTITION: Partition = Partition(0);
@@ -252,6 +252,7 @@ impl Worker {
 
     async fn turn(&mut self, batch: Vec<Submission>) {
         let Some(mut engine) = self.engine.take() else { return };
+        let hold = engine.store.hold();
         let (state, ingest) = (Arc::clone(&self.state), Arc::clone(&self.ingest));
         let job = move || {
             let done = engine.turn(&state, &ingest, &batch);
@@ -262,22 +263,23 @@ impl Worker {
                 self.engine = Some(engine);
                 tell(&self.ingest, &batch, &done);
             }
-            Ok((engine, _, Err(error))) => self.close(engine, &error).await,
-            Err(_) => self.fault(&WorkError::Abandoned.to_string()),
+            Ok((engine, _, Err(error))) => self.close(Some(engine), hold, &error).await,
+            Err(_) => self.close(None, hold, &WorkError::Abandoned).await,
         }
     }
 
     async fn maintain(&mut self) {
         let Some(now) = self.steady.at(Instant::now(), self.state.now()) else { return };
         let Some(mut engine) = self.engine.take() else { return };
+        let hold = engine.store.hold();
         let job = move || {
             let done = engine.store.maintain(now);
             (engine, done)
         };
         match self.env.blocking(job).await {
             Ok((engine, Ok(_))) => self.engine = Some(engine),
-            Ok((engine, Err(error))) => self.close(engine, &error.into()).await,
-            Err(_) => self.fault(&WorkError::Abandoned.to_string()),
+            Ok((engine, Err(error))) => self.close(Some(engine), hold, &error.into()).await,
+            Err(_) => self.close(None, hold, &WorkError::Abandoned).await,
         }
     }
 
@@ -287,13 +289,12 @@ impl Worker {
         self.ingest.fail(reason);
     }
 
-    /// Closes a store that failed, once nobody reads in it any more.
-    async fn close(&mut self, engine: Engine, error: &WorkError) {
+    /// Closes a store that failed, and waits until nobody reads in it any more. `engine` is `None`
+    /// when the turn took it along.
+    async fn close(&self, engine: Option<Engine>, hold: Hold, error: &WorkError) {
         self.fault(&error.to_string());
-        let mut open = engine.store;
-        drop(engine.log);
-        while let Err(still) = open.close() {
-            open = still;
+        drop(engine);
+        while !hold.is_last() {
             tokio::time::sleep(REOPEN_MIN).await;
         }
     }

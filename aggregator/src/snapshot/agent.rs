@@ -95,7 +95,7 @@ impl Agent {
             left: state.coverage.left && !state.connected,
             gaps: state
                 .coverage
-                .missing(Span::ALL, state.connected, now)
+                .missing(Span::ALL, state.heard(), now)
                 .into_iter()
                 .map(|(from, to)| Gap { from, to })
                 .collect(),

@@ -41,7 +41,7 @@ pub struct Gap {
 pub fn incomplete(state: &State, span: Span, now: UnixNanos) -> Vec<Incomplete> {
     let agents = state.agents.read();
     let of = |(name, agent): (&lens_model::AgentName, &crate::state::AgentState)| {
-        let missing = agent.coverage.missing(span, agent.connected, now);
+        let missing = agent.coverage.missing(span, agent.heard(), now);
         let name = name.to_string();
         missing.into_iter().map(move |(from, to)| Incomplete { agent: name.clone(), from, to })
     };

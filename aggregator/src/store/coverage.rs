@@ -21,16 +21,14 @@ pub const GAPS_MAX: usize = 64;
 /// Shorter holes are clocks that were measured a little differently.
 pub const TOLERANCE: Nanos = Nanos::from_secs(2);
 
-/// Silence, on top of three of its intervals, after which an agent is missing.
-const SILENCE_MIN: Nanos = Nanos::from_secs(10);
+/// Silence after which an agent that is not connected is missing: long enough to connect anew.
+pub const SILENCE: Nanos = Nanos::from_secs(5);
 
 /// What is known of one agent's past.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// End of the newest interval accounted for; `None` before the first delta.
     pub to: Option<UnixNanos>,
-    /// Length of the last interval.
-    pub interval: Nanos,
     /// Whether it said goodbye after it.
     pub left: bool,
     /// Stretches that are not accounted for, in order, disjoint.
@@ -56,31 +54,31 @@ impl Coverage {
         };
         self.close(Span { from, to: span.to });
         self.to = Some(self.to.map_or(span.to, |to| to.min(newest).max(span.to)));
-        self.interval = span.to.since(span.from);
         self.left = false;
     }
 
     /// The stretches within `span` that nothing accounts for; one without an end is still open.
+    /// `heard` as for [`Coverage::open`].
     pub fn missing(
         &self,
         span: Span,
-        connected: bool,
+        heard: Option<UnixNanos>,
         now: UnixNanos,
     ) -> Vec<(UnixNanos, Option<UnixNanos>)> {
         let touches = |from: UnixNanos, to: UnixNanos| from < span.to && to > span.from;
         let closed = self.gaps.iter().filter(|(from, to)| touches(*from, *to));
         let mut missing: Vec<_> = closed.map(|(from, to)| (*from, Some(*to))).collect();
-        if let Some(from) = self.open(connected, now).filter(|from| touches(*from, now)) {
+        if let Some(from) = self.open(heard, now).filter(|from| touches(*from, now)) {
             missing.push((from, None));
         }
         missing
     }
 
-    /// Since when the agent is missing, if it is.
-    pub fn open(&self, connected: bool, now: UnixNanos) -> Option<UnixNanos> {
-        let to = self.to.filter(|_| !connected && !self.left)?;
-        let patience = Nanos(self.interval.0.saturating_mul(3).saturating_add(SILENCE_MIN.0));
-        (now.since(to) > patience).then_some(to)
+    /// Since when the agent is missing, if it is. `heard` is when the life that these deltas are of
+    /// was last heard of, `None` while it is connected: its silence is then an answer.
+    pub fn open(&self, heard: Option<UnixNanos>, now: UnixNanos) -> Option<UnixNanos> {
+        let to = self.to.filter(|_| !self.left)?;
+        heard.is_some_and(|heard| now.since(heard) > SILENCE).then_some(to)
     }
 
     fn add(&mut self, from: UnixNanos, to: UnixNanos) {
@@ -136,8 +134,8 @@ mod tests {
         coverage.cover(span(11, 12), false, LONG);
         coverage.cover(span(40, 41), true, LONG);
         assert_eq!(coverage.gaps, [(at(12), at(40))]);
-        assert_eq!(coverage.missing(span(0, 12), true, at(41)), []);
-        assert_eq!(coverage.missing(span(39, 50), true, at(41)), [(at(12), Some(at(40)))]);
+        assert_eq!(coverage.missing(span(0, 12), None, at(41)), []);
+        assert_eq!(coverage.missing(span(39, 50), None, at(41)), [(at(12), Some(at(40)))]);
     }
 
     #[test]
@@ -154,12 +152,13 @@ mod tests {
     fn an_agent_not_heard_of_since_is_an_open_gap_unless_it_said_goodbye_or_is_connected() {
         let mut coverage = Coverage::default();
         coverage.cover(span(10, 11), true, LONG);
-        assert_eq!(coverage.open(false, at(24)), None, "three intervals and ten seconds");
-        assert_eq!(coverage.open(false, at(25)), Some(at(11)));
-        assert_eq!(coverage.missing(span(0, 100), false, at(25)), [(at(11), None)]);
-        assert_eq!(coverage.open(true, at(25)), None);
+        let heard = Some(at(300));
+        assert_eq!(coverage.open(heard, at(305)), None, "five seconds to connect anew");
+        assert_eq!(coverage.open(heard, at(306)), Some(at(11)), "from its last delta, not its end");
+        assert_eq!(coverage.missing(span(0, 400), heard, at(306)), [(at(11), None)]);
+        assert_eq!(coverage.open(None, at(9_999)), None);
         coverage.left = true;
-        assert_eq!(coverage.open(false, at(25)), None);
+        assert_eq!(coverage.open(heard, at(9_999)), None);
     }
 
     #[test]

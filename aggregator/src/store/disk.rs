@@ -3,15 +3,17 @@
 //! After a failed sync the system may call pages clean that never reached the disk, and a database
 //! that reads them back would take them for durable. So the file they belong to is abandoned: its
 //! bytes, as they are read now, are written to another file, and that one is synced and takes the
-//! name.
+//! name. Until then the disk has room for both; a copy that fails is removed again, and one that
+//! power was lost in is removed when the directory is taken.
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lens_journal::{Disk, DiskFile, DiskLock};
+use tracing::warn;
 
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
@@ -39,35 +41,57 @@ impl WatchedDisk {
         Box::new(WatchedFile { file, distrusted: Arc::clone(&self.distrusted) })
     }
 
+    /// Removes what is left of a copy of `name` in `dir`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn forget_copy(&self, dir: &Path, name: &str) -> io::Result<()> {
+        match self.disk.remove(&copy_of(dir, name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives `name` in `dir` a new file with the same bytes, synced, if a sync failed before.
     ///
     /// # Errors
-    /// The operating system's; then the old file still has the name and is still not trusted.
+    /// The operating system's; then the old file still has the name and is still not trusted, and
+    /// there is no new one.
     pub(super) fn renew(&self, dir: &Path, name: &str) -> io::Result<()> {
         if !self.distrusted.load(Ordering::Acquire) {
             return Ok(());
         }
-        let (old, new) = (dir.join(name), dir.join(format!("{name}.new")));
-        match self.disk.remove(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let (from, to) = (self.disk.open(&old)?, self.disk.create(&new)?);
-        let (mut at, mut chunk) = (0, vec![0; CHUNK]);
-        loop {
-            let read = from.read_at(&mut chunk, at)?;
-            if read == 0 {
-                break;
+        self.forget_copy(dir, name)?;
+        let (old, new) = (dir.join(name), copy_of(dir, name));
+        if let Err(error) = self.copy(&old, &new).and_then(|()| self.disk.rename(&new, &old)) {
+            // A disk that is full stays full with half a copy on it.
+            if let Err(left) = self.forget_copy(dir, name) {
+                warn!(file = %new.display(), error = %left, "half a copy is left");
             }
-            to.write_at(&chunk[..read], at)?;
-            at += read as u64;
+            return Err(error);
         }
-        to.sync()?;
-        self.disk.rename(&new, &old)?;
         self.disk.sync_dir(dir)?;
         self.distrusted.store(false, Ordering::Release);
         Ok(())
     }
+
+    /// Writes the bytes of one file into another, new one, and syncs that.
+    fn copy(&self, old: &Path, new: &Path) -> io::Result<()> {
+        let (from, to) = (self.disk.open(old)?, self.disk.create(new)?);
+        let (mut at, mut chunk) = (0, vec![0; CHUNK]);
+        loop {
+            let read = from.read_at(&mut chunk, at)?;
+            if read == 0 {
+                return to.sync();
+            }
+            to.write_at(&chunk[..read], at)?;
+            at += read as u64;
+        }
+    }
+}
+
+fn copy_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.new"))
 }
 
 impl Disk for WatchedDisk {
@@ -131,5 +155,71 @@ impl DiskFile for WatchedFile {
             self.distrusted.store(true, Ordering::Release);
         }
         synced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lens_journal::testing::{Crash, FaultyDisk};
+
+    const DIR: &str = "/store";
+
+    /// A disk on which `db` holds so many bytes, and is not trusted.
+    fn distrusting(bytes: usize) -> (FaultyDisk, WatchedDisk) {
+        let disk = FaultyDisk::new(1);
+        disk.create_dir_all(Path::new(DIR)).unwrap();
+        disk.put(Path::new("/store/db"), &vec![7; bytes]);
+        let watched = WatchedDisk::new(Arc::new(disk.clone()));
+        watched.distrusted.store(true, Ordering::Release);
+        (disk, watched)
+    }
+
+    fn names(disk: &FaultyDisk) -> Vec<OsString> {
+        disk.list(Path::new(DIR)).unwrap()
+    }
+
+    #[test]
+    fn a_file_whose_sync_failed_gets_a_new_one_with_the_same_bytes() {
+        let (disk, watched) = distrusting(3 * CHUNK / 2);
+        watched.renew(Path::new(DIR), "db").unwrap();
+        assert_eq!(disk.contents(Path::new("/store/db")), Some(vec![7; 3 * CHUNK / 2]));
+        assert_eq!(names(&disk), ["db"]);
+        assert!(!watched.distrusted.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_copy_there_is_no_room_for_leaves_nothing_and_is_made_once_there_is() {
+        let (disk, watched) = distrusting(3 * CHUNK / 2);
+        disk.set_capacity(disk.used() + CHUNK as u64);
+        for _ in 0..2 {
+            watched.renew(Path::new(DIR), "db").unwrap_err();
+            assert_eq!(names(&disk), ["db"]);
+            assert!(watched.distrusted.load(Ordering::Acquire));
+        }
+        disk.set_capacity(u64::MAX);
+        watched.renew(Path::new(DIR), "db").unwrap();
+        assert_eq!(names(&disk), ["db"]);
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_synced_leaves_nothing() {
+        let (disk, watched) = distrusting(CHUNK);
+        disk.fail_sync(1);
+        watched.renew(Path::new(DIR), "db").unwrap_err();
+        assert_eq!(names(&disk), ["db"]);
+        watched.renew(Path::new(DIR), "db").unwrap();
+        assert_eq!(disk.contents(Path::new("/store/db")), Some(vec![7; CHUNK]));
+    }
+
+    #[test]
+    fn half_a_copy_from_before_the_power_went_is_removed_when_the_place_is_taken() {
+        let (disk, _) = distrusting(CHUNK);
+        disk.put(Path::new("/store/windows.redb.new"), &[7; 10]);
+        disk.crash(Crash::AnyPart);
+        let config = super::super::StoreConfig { dir: DIR.into(), ..Default::default() };
+        let taken = Arc::new(disk.clone());
+        super::super::Place::take(taken, config, lens_service::planted::PlantedSet::NONE).unwrap();
+        assert!(!names(&disk).contains(&"windows.redb.new".into()), "{:?}", names(&disk));
     }
 }

@@ -103,6 +103,8 @@ struct Gathered {
     readings: BTreeMap<u32, (f64, u64)>,
     /// Sequence, time of arrival, and whether the life was known before.
     lives: BTreeMap<Life, (Sequence, UnixNanos, bool)>,
+    /// Lives of each agent that are known since this batch.
+    begun: BTreeMap<AgentName, u64>,
 }
 
 impl Store {
@@ -130,6 +132,14 @@ impl Store {
                     let row = watermarks.get((life.0.as_str(), life.1.0))?;
                     let known = row.is_some();
                     let (sequence, at) = row.map_or((0, 0), |row| row.value());
+                    let max = self.place.config.lives_max;
+                    let begun = gathered.begun.get(&life.0).copied().unwrap_or(0);
+                    // Two connections may have begun when there was room for one: its agent resumes
+                    // and is refused.
+                    if !known && begun + super::lives(&watermarks, &life.0, max)? >= max {
+                        done.gaps.insert(life);
+                        continue;
+                    }
                     gathered.lives.insert(life.clone(), (Sequence(sequence), UnixNanos(at), known));
                 }
                 if !done.agents.contains_key(&life.0) {
@@ -196,6 +206,7 @@ impl Store {
             return;
         }
         let first = !*known;
+        *gathered.begun.entry(life.0.clone()).or_default() += u64::from(first);
         (*acked, *at, *known) = ((*acked).max(record.sequence), record.received, true);
         agent.take(&record, body, first);
         let merge = self.merge(record, now, gathered, &mut done.slices);

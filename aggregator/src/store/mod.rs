@@ -28,7 +28,7 @@ use std::sync::Arc;
 use lens_journal::{Disk, DiskLock};
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use parking_lot::RwLock;
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 pub use catalog::Catalog;
 pub use coverage::Coverage;
@@ -62,6 +62,8 @@ pub struct StoreConfig {
     pub slices_known: Vec<Slice>,
     /// Slices taken on without being listed.
     pub slices_automatic_max: usize,
+    /// Lives kept per agent: [`LIVES_MAX`], or fewer in a test of it.
+    pub lives_max: u64,
 }
 
 impl Default for StoreConfig {
@@ -74,6 +76,7 @@ impl Default for StoreConfig {
             lateness: Nanos::from_secs(60),
             slices_known: Vec::new(),
             slices_automatic_max: lens_model::limits::AUTOMATIC_SLICES_MAX,
+            lives_max: LIVES_MAX,
         }
     }
 }
@@ -101,6 +104,17 @@ pub struct Store {
     position: u64,
 }
 
+/// Keeps a store's file open, and closes it when it is dropped as the last that does.
+#[derive(Debug)]
+pub struct Hold(Arc<Database>);
+
+impl Hold {
+    /// Whether neither the store nor a question that is answered from it has the file open.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
 impl Place {
     /// Takes the directory, made if it is not there.
     ///
@@ -121,6 +135,7 @@ impl Place {
             locked => locked.map_err(unusable)?,
         };
         let disk = WatchedDisk::new(disk);
+        disk.forget_copy(&dir, FILE).map_err(unusable)?;
         Ok(Arc::new(Self { config, disk, planted, _lock: lock }))
     }
 
@@ -165,16 +180,14 @@ impl Store {
 
     /// What answers questions about the past, for as long as this store is open.
     pub fn history(&self) -> History {
-        History::new(Arc::clone(&self.db), Arc::clone(&self.catalog))
+        let lives_max = self.place.config.lives_max;
+        History::new(Arc::clone(&self.db), Arc::clone(&self.catalog), lives_max)
     }
 
-    /// Closes it, unless a question is still being answered from it; then it is given back.
-    ///
-    /// # Errors
-    /// The store itself.
-    pub fn close(self) -> Result<(), Self> {
-        // Two engines on one file would undo each other's work.
-        if Arc::strong_count(&self.db) > 1 { Err(self) } else { Ok(()) }
+    /// What outlives it and tells when its file may be closed and opened again: two engines on one
+    /// file would undo each other's work.
+    pub fn hold(&self) -> Hold {
+        Hold(Arc::clone(&self.db))
     }
 
     /// The next position of the log to be read.
@@ -243,7 +256,7 @@ fn prepare(db: &Database, now: UnixNanos) -> Result<(), StoreError> {
     Ok(write.commit()?)
 }
 
-/// The last sequence merged of a life, 0 for one not known; refused past [`LIVES_MAX`].
+/// The last sequence merged of a life, 0 for one not known; `None` for one past `lives_max`.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -251,13 +264,25 @@ pub(crate) fn watermark(
     db: &Database,
     agent: &AgentName,
     life: Incarnation,
+    lives_max: u64,
 ) -> Result<Option<Sequence>, StoreError> {
     let read = db.begin_read()?;
     let watermarks = read.open_table(tables::WATERMARKS)?;
     if let Some(row) = watermarks.get((agent.as_str(), life.0))? {
         return Ok(Some(Sequence(row.value().0)));
     }
-    let lives = watermarks.range((agent.as_str(), 0)..=(agent.as_str(), u128::MAX))?;
-    let full = lives.take(usize::try_from(LIVES_MAX).unwrap_or(usize::MAX)).count() as u64;
-    Ok((full < LIVES_MAX).then_some(Sequence(0)))
+    Ok((lives(&watermarks, agent, lives_max)? < lives_max).then_some(Sequence(0)))
+}
+
+/// Lives known of an agent, counted up to `max`.
+///
+/// # Errors
+/// [`StoreError`].
+fn lives(
+    watermarks: &impl ReadableTable<(&'static str, u128), (u64, u64)>,
+    agent: &AgentName,
+    max: u64,
+) -> Result<u64, StoreError> {
+    let rows = watermarks.range((agent.as_str(), 0)..=(agent.as_str(), u128::MAX))?;
+    Ok(rows.take(usize::try_from(max).unwrap_or(usize::MAX)).count() as u64)
 }

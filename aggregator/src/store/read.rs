@@ -58,6 +58,7 @@ impl Resolution {
 pub struct History {
     db: Arc<Database>,
     catalog: Arc<RwLock<Catalog>>,
+    lives_max: u64,
 }
 
 /// One committed state, and where its resolutions begin.
@@ -66,11 +67,22 @@ pub struct View {
     catalog: Arc<RwLock<Catalog>>,
     rolled_to: u64,
     floors: [u64; 3],
+    /// Until this is answered nobody opens the file anew. Dropped after the transaction above.
+    _open: Arc<Database>,
 }
 
 impl History {
-    pub(super) const fn new(db: Arc<Database>, catalog: Arc<RwLock<Catalog>>) -> Self {
-        Self { db, catalog }
+    pub(super) const fn new(
+        db: Arc<Database>,
+        catalog: Arc<RwLock<Catalog>>,
+        lives_max: u64,
+    ) -> Self {
+        Self { db, catalog, lives_max }
+    }
+
+    /// Lives kept per agent.
+    pub const fn lives_max(&self) -> u64 {
+        self.lives_max
     }
 
     /// The last sequence merged of a life, 0 when it is not known; `None` when this agent has as
@@ -83,7 +95,7 @@ impl History {
         agent: &AgentName,
         life: Incarnation,
     ) -> Result<Option<Sequence>, StoreError> {
-        super::watermark(&self.db, agent, life)
+        super::watermark(&self.db, agent, life, self.lives_max)
     }
 
     /// The state as last committed.
@@ -99,7 +111,8 @@ impl History {
             };
             (number("rolled_to")?, [number(FLOORS[0])?, number(FLOORS[1])?, number(FLOORS[2])?])
         };
-        Ok(View { read, catalog: Arc::clone(&self.catalog), rolled_to, floors })
+        let (catalog, _open) = (Arc::clone(&self.catalog), Arc::clone(&self.db));
+        Ok(View { read, catalog, rolled_to, floors, _open })
     }
 }
 

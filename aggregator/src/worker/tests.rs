@@ -508,30 +508,6 @@ fn an_hour_of_many_series_is_back_after_a_restart() {
     assert_eq!(total(&world), before);
 }
 
-/// Prints how long it takes to be back with 480 series of an hour; no claim is made about it here.
-#[test]
-#[ignore = "a measurement: cargo test --release -p lens-aggregator --lib reopening -- --ignored --nocapture"]
-fn reopening_an_hour_of_480_series_is_measured() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::new(1, None, PlantedSet::NONE);
-    (world.engine, world.place) = (None, None);
-    world.env.disk = Arc::new(lens_journal::OsDisk);
-    world.config.dir = dir.path().join("store");
-    world.start();
-    let began = Instant::now();
-    fill(&mut world, 480, 720);
-    println!("filled in {:?}", began.elapsed());
-    let size = std::fs::metadata(world.config.dir.join("windows.redb")).unwrap().len();
-    for _ in 0..3 {
-        let began = Instant::now();
-        world.start();
-        println!("{size} bytes: open again in {:?}", began.elapsed());
-    }
-    let windows = world.ingest.state.windows.read();
-    let merged: u64 = windows.series().values().map(|series| series.merged_total).sum();
-    assert_eq!(merged, 3 * 480 * 720);
-}
-
 /// Three samples a series in each of so many slots.
 fn fill(world: &mut World, series: u64, slots: u64) {
     for at in 0..slots {
@@ -562,4 +538,84 @@ fn fill(world: &mut World, series: u64, slots: u64) {
         let done = engine.turn(&world.ingest.state, &world.ingest, &batch).unwrap();
         assert_eq!(done[0].merges.len(), 1, "{done:?}");
     }
+}
+
+/// A log whose first append panics.
+#[derive(Debug)]
+struct PanickingLog {
+    log: AdversaryLog,
+    panicked: std::sync::atomic::AtomicBool,
+}
+
+impl PartitionLog for PanickingLog {
+    fn append(&self, partition: Partition, batch: &[Vec<u8>]) -> Result<Position, LogError> {
+        assert!(self.panicked.swap(true, Ordering::Relaxed), "as asked");
+        self.log.append(partition, batch)
+    }
+
+    fn read(
+        &self,
+        partition: Partition,
+        from: Position,
+        max: usize,
+    ) -> Result<crate::log::Entries, LogError> {
+        self.log.read(partition, from, max)
+    }
+
+    fn trim(&self, partition: Partition, to: Position) -> Result<(), LogError> {
+        self.log.trim(partition, to)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_panic_the_store_is_opened_again_once_nobody_reads_in_the_old_one() {
+    let mut world = World::new(1, None, PlantedSet::NONE);
+    (world.engine, world.place) = (None, None);
+    let (ingest, queue) = fresh(&world.env);
+    let disk = Arc::clone(&world.env.disk);
+    let place = Place::take(disk, world.config.clone(), PlantedSet::NONE).unwrap();
+    let log = Arc::new(PanickingLog {
+        log: AdversaryLog::new(1, Faults::NONE),
+        panicked: std::sync::atomic::AtomicBool::new(false),
+    });
+    let opened = Arc::new(AtomicU64::new(0));
+    let open_log: OpenLog = Arc::new({
+        let opened = Arc::clone(&opened);
+        move || {
+            opened.fetch_add(1, Ordering::Relaxed);
+            Ok(Arc::clone(&log) as Arc<dyn PartitionLog>)
+        }
+    });
+    let interval = Duration::from_millis(100);
+    let worker = Worker::start(Arc::clone(&ingest), queue, place, open_log, interval);
+    let worker = worker.await.unwrap();
+    let (stop, stopped) = Shutdown::manual();
+    let running = tokio::spawn(worker.run(stopped));
+    let state = Arc::clone(&ingest.state);
+    let view = state.history().unwrap().view().unwrap();
+
+    world.record(1);
+    let record = world.agents.iter().find_map(|agent| agent.made.first().cloned()).unwrap();
+    let life = (record.identity.agent.clone(), record.incarnation);
+    let follow = ingest.follow(&life);
+    ingest.submit(&record).await.unwrap();
+    while state.faulted().is_none() {
+        tokio::time::sleep(REOPEN_MIN).await;
+    }
+    tokio::time::sleep(10 * REOPEN_MAX).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 1, "a question is still being answered");
+    drop(view);
+    while state.faulted().is_some() {
+        tokio::time::sleep(REOPEN_MIN).await;
+    }
+    assert_eq!(opened.load(Ordering::Relaxed), 2);
+
+    // What was not acknowledged comes again.
+    assert_eq!(follow.borrow().acked, Sequence(0));
+    ingest.submit(&record).await.unwrap();
+    while follow.borrow().acked < Sequence(1) {
+        tokio::time::sleep(REOPEN_MIN).await;
+    }
+    stop.send_replace(true);
+    running.await.unwrap();
 }

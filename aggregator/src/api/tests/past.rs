@@ -34,7 +34,8 @@ fn record(now: UnixNanos, ago: u64, life: u128) -> Record {
         identity: "spiffe://lens.test/agent/a1".parse().unwrap(),
         incarnation: Incarnation(life),
         sequence: Sequence(1),
-        received: now,
+        // Sent at once, so that nothing was heard since.
+        received: now.minus(Nanos::from_secs(ago - 1)),
         body: Some(Body {
             start: now.minus(Nanos::from_secs(ago)),
             duration: Nanos::from_secs(1),

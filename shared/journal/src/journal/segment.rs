@@ -185,7 +185,7 @@ pub(crate) fn find_record(
     while at < end {
         let read = file.read_at(&mut window, at)?;
         let seen = &window[..read];
-        for (offset, _) in seen.windows(sought.len()).enumerate().filter(|(_, w)| *w == sought) {
+        for offset in memchr::memmem::find_iter(seen, &sought) {
             let begin = at + offset as u64 - OWNER_AT as u64;
             let Some((head, bytes)) = read_head(file, begin, end, checks.record_bytes_max)? else {
                 continue;
