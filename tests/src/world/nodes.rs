@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use lens_hist::Counts;
 use lens_model::{Arm, SeriesKey, Slice, Stage, UnixNanos};
 use lens_segment::{Node as Name, Origin, Recorder, RecorderOptions, Requests, Series};
 
@@ -106,7 +105,7 @@ impl SearchNode {
             let nanos = nanos + self.chance.below(nanos);
             series.record(nanos);
             let who = (self.agent.clone(), self.name.clone(), SeriesKey::clone(series.key()));
-            oracle.series.entry(who).or_insert_with(Counts::new).record(nanos);
+            oracle.series.entry(who).or_default().record(nanos);
             let (key, requests) = self.chance.pick(&process.requests);
             let made = oracle.requests.entry(key.clone()).or_default();
             if self.chance.happens(50) {

@@ -193,7 +193,7 @@ pub fn draw(seed: u64) -> Plan {
     let heal_at = shape.between(12, 20) * SECOND;
     let stalls_per_mille = *shape.pick(&[0, 20, 20, 60]);
     let replaced = shape.happens(200).then(|| Replacement {
-        host: 1 + shape.below(agents as u64) as usize,
+        host: 1 + shape.place(agents),
         cut_off: *shape.pick(&[0, 45 * SECOND]),
         clock_begins_again: shape.happens(500),
     });
@@ -225,7 +225,7 @@ impl Plan {
         let mut chance = Chance::new(self.seed).fork("flips");
         for _ in 0..chance.between(1, 3) {
             let at = SECOND + chance.below(self.heal_at - SECOND);
-            let host = 1 + chance.below(self.agents as u64) as usize;
+            let host = 1 + chance.place(self.agents);
             let (file, bit) = (chance.next(), chance.next());
             let down = chance.between(SECOND / 5, 3 * SECOND);
             self.faults.push(Fault { at, what: What::FlipsBit { host, file, bit, down } });
@@ -236,8 +236,8 @@ impl Plan {
 }
 
 fn what(plan: &Plan, chance: &mut Chance) -> What {
-    let host = chance.below(plan.agents as u64 + 1) as usize;
-    let agent = 1 + chance.below(plan.agents as u64) as usize;
+    let host = chance.place(plan.agents + 1);
+    let agent = 1 + chance.place(plan.agents);
     let (from, to) = if chance.happens(500) { (AGGREGATOR, agent) } else { (agent, AGGREGATOR) };
     let lasts = chance.between(SECOND / 5, 8 * SECOND);
     let down = chance.between(SECOND / 5, 3 * SECOND);
@@ -250,7 +250,7 @@ fn what(plan: &Plan, chance: &mut Chance) -> What {
         8..=10 => What::Strike { host, operations: chance.between(1, 60), power, down },
         11 => What::Stop { host, down },
         12..=13 => {
-            let node = chance.below(plan.nodes.len() as u64) as usize;
+            let node = chance.place(plan.nodes.len());
             What::CrashNode { node, down: chance.between(SECOND / 20, 2 * SECOND) }
         }
         14..=15 => What::DiskFull { host, lasts },

@@ -34,6 +34,11 @@ impl Chance {
         ((self.next() as u128 * bound as u128) >> 64) as u64
     }
 
+    /// A place below `length`, which is not 0.
+    pub fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
+    }
+
     /// A number from `least` to `most`, both included.
     pub const fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
@@ -46,8 +51,7 @@ impl Chance {
 
     /// One of these.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        let at = usize::try_from(self.below(of.len() as u64)).unwrap_or(0);
-        &of[at]
+        &of[self.place(of.len())]
     }
 
     /// Fills a buffer.

@@ -38,7 +38,7 @@ pub(super) fn rogue(
             Box::pin(async move {
                 while !shutdown.is_draining() {
                     sleep(Duration::from_millis(chance.between(200, 2_500))).await;
-                    let victim = 1 + chance.below(victims as u64) as usize;
+                    let victim = 1 + chance.place(victims);
                     let claim = claim(&agent_name(victim), &mut chance);
                     if let Ok(Some(())) =
                         timeout(ATTEMPT_MAX, attempt(&env, &identity, claim)).await
