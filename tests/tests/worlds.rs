@@ -35,7 +35,7 @@ fn spread<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
     };
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..THREADS).map(|_| scope.spawn(take)).collect();
-        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        running.into_iter().flat_map(|thread| thread.join().expect("a thread of worlds")).collect()
     })
 }
 

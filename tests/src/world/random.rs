@@ -51,8 +51,7 @@ impl Chance {
 
     /// One of these.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        let at = usize::try_from(self.below(of.len() as u64)).unwrap_or(0);
-        &of[at]
+        &of[self.place(of.len())]
     }
 
     /// Fills a buffer.
