@@ -37,8 +37,7 @@ fn a_ratio_of_two_and_a_half_is_found_within_two_minutes_at_100_rps_and_30_s_at_
 
 #[test]
 fn load_that_makes_samples_depend_on_each_other_raises_no_alarm_either() {
-    // Bursts of this kind are not held yet: see docs/verdicts.md.
-    for load in [Load::Swings(0.15, 120.0), Load::Clusters(5)] {
+    for load in [Load::Swings(0.15, 120.0), Load::Bursts(0.5, 60.0), Load::Clusters(5)] {
         let (alarms, at) = table(&stream(100, 1.8, load, 3_600), 4, SEED, 0.0);
         assert_eq!(alarms, 0, "{load:?}, at {at:?}, seed {SEED:#x}");
     }

@@ -7,9 +7,11 @@
 //! what an hour has not yet shown. A test divides its evidence by φ.
 //! A stream whose scatter is within what chance gives independent samples has φ = 1: taxing it
 //! would only make every detection slower.
-//! A violation must not excuse itself: a window is judged with the φ known before it began, and
-//! slots found to be a violation are forgotten.
-//! Bounds: one hour of slots and of φ by the minute.
+//! While there are too few blocks of one length, their scatter is taken to be that of the next
+//! shorter ones, times what load that moves over a minute makes of it.
+//! A violation must not excuse itself: a window is judged with the φ known some time before it
+//! began, and slots found to be a violation are forgotten.
+//! Bounds: one hour of slots, and of φ by the minute, or by 15 s for the first ten minutes.
 
 use std::collections::VecDeque;
 
@@ -25,13 +27,27 @@ const BLOCKS: [usize; 3] = [1, 12, 60];
 const SAFETY: f64 = 1.25;
 
 /// Fewest blocks from which a scatter is estimated.
-const BLOCKS_MIN: usize = 6;
+const BLOCKS_MIN: usize = 4;
+
+/// Blocks of one length that make the guess from shorter ones needless.
+const BLOCKS_FULL: usize = 6;
+
+/// What a scatter beyond chance is multiplied by to guess that of the next longer blocks.
+const LONGER: [f64; 2] = [4.0, 2.0];
+
+/// Slots of history before which a stream is new: 10 min.
+const NEW: i64 = 120;
+
+/// The part of its history by which a window is judged with older knowledge than its beginning: a
+/// violation shows in the scatter before it shows in a window.
+const LAG_PART: i64 = 16;
 
 /// Standard errors by which a scatter must exceed 1 before it counts.
 const CHANCE_Z: f64 = 3.0;
 
-/// Slots between two estimates: one minute.
+/// Slots between two estimates: one minute, and 15 s while the stream is new.
 const REFRESH: i64 = 12;
+const REFRESH_NEW: i64 = 3;
 
 /// Trials and hits of one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +63,8 @@ pub struct Dispersion {
     tallies: VecDeque<Tally>,
     /// φ by the slot from which on it was known.
     known: VecDeque<(i64, f64)>,
+    /// The first slot of the history, which ends with an hour of silence.
+    first: Option<i64>,
 }
 
 impl Dispersion {
@@ -59,7 +77,10 @@ impl Dispersion {
         while self.tallies.front().is_some_and(|tally| tally.slot <= oldest) {
             self.tallies.pop_front();
         }
-        if slot.0.rem_euclid(REFRESH) == REFRESH - 1 {
+        let first = self.tallies.front().map(|tally| tally.slot);
+        self.first = first.map(|first| self.first.map_or(first, |known| known.min(first)));
+        let refresh = if self.is_new(slot) { REFRESH_NEW } else { REFRESH };
+        if slot.0.rem_euclid(refresh) == refresh - 1 {
             let phi = self.estimate();
             if self.known.back().is_none_or(|(_, known)| *known != phi) {
                 self.known.push_back((slot.0 + 1, phi));
@@ -75,9 +96,21 @@ impl Dispersion {
         self.tallies.truncate(self.tallies.partition_point(|tally| tally.slot < first.0));
     }
 
-    /// φ as it was known before `slot`; 1 where nothing was.
+    /// Whether at `slot` there was too little history to know how the stream scatters.
+    pub fn is_new(&self, slot: Slot) -> bool {
+        self.history(slot) < NEW
+    }
+
+    /// The share of hits in the whole history; `None` without one.
+    pub fn share(&self) -> Option<f64> {
+        let (trials, hits) = self.sums();
+        (trials > 0).then(|| hits as f64 / trials as f64)
+    }
+
+    /// φ as it was known a sixteenth of the history before `slot`; 1 where nothing was.
     pub fn before(&self, slot: Slot) -> f64 {
-        let after = self.known.partition_point(|(from, _)| *from <= slot.0);
+        let lagging = slot.0 - self.history(slot).min(HISTORY as i64) / LAG_PART;
+        let after = self.known.partition_point(|(from, _)| *from <= lagging);
         after.checked_sub(1).map_or(1.0, |at| self.known[at].1)
     }
 
@@ -86,12 +119,19 @@ impl Dispersion {
         self.known.back().map_or(1.0, |(_, phi)| *phi)
     }
 
+    /// Slots of history before `slot`.
+    fn history(&self, slot: Slot) -> i64 {
+        self.first.map_or(0, |first| slot.0.saturating_sub(first).max(0))
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        self.tallies.iter().fold((0, 0), |(trials, hits), tally| {
+            (tally.trials.saturating_add(trials), tally.hits.saturating_add(hits))
+        })
+    }
+
     fn estimate(&self) -> f64 {
-        let (mut trials, mut hits) = (0_u64, 0_u64);
-        for tally in &self.tallies {
-            trials = trials.saturating_add(tally.trials);
-            hits = hits.saturating_add(tally.hits);
-        }
+        let (trials, hits) = self.sums();
         let share = hits as f64 / trials as f64;
         if !(share > 0.0 && share < 1.0) {
             return 1.0;
@@ -100,7 +140,11 @@ impl Dispersion {
         if !scatters.iter().any(|scatter| scatter.beyond_chance()) {
             return 1.0;
         }
-        let largest = scatters.iter().map(|scatter| scatter.mean).fold(0.0, f64::max);
+        let longer = scatters.windows(2).zip(LONGER).map(|(pair, times)| {
+            let guess = pair[0].beyond_chance() && pair[1].blocks < BLOCKS_FULL;
+            if guess { 1.0 + times * (pair[0].mean - 1.0) } else { 0.0 }
+        });
+        let largest = scatters.iter().map(|scatter| scatter.mean).chain(longer).fold(0.0, f64::max);
         (SAFETY * largest).max(1.0)
     }
 
@@ -188,6 +232,35 @@ mod tests {
         }
         // In 6,000 trials a swing of 2 points is 3.9 standard deviations.
         assert!(swinging.now() > 10.0, "{}, seed {seed:#x}", swinging.now());
+    }
+
+    #[test]
+    fn a_stream_is_new_for_ten_minutes_and_again_after_an_hour_without_trials() {
+        let mut dispersion = Dispersion::default();
+        assert!(dispersion.is_new(Slot(1_000)));
+        assert_eq!(dispersion.share(), None);
+        for slot in 7..200 {
+            dispersion.push(Slot(slot), 50, 10);
+        }
+        assert!(dispersion.is_new(Slot(7 + NEW - 1)));
+        assert!(!dispersion.is_new(Slot(7 + NEW)));
+        assert_eq!(dispersion.share(), Some(0.2));
+        dispersion.push(Slot(200 + HISTORY as i64), 0, 0);
+        assert!(dispersion.is_new(Slot(200 + HISTORY as i64)));
+        assert_eq!(dispersion.share(), None);
+    }
+
+    #[test]
+    fn while_long_blocks_are_few_they_are_taken_to_scatter_more_than_short_ones() {
+        let mut dispersion = Dispersion::default();
+        for slot in 0..24_i64 {
+            dispersion.push(Slot(slot), 50, if slot % 2 == 0 { 0 } else { 20 });
+        }
+        // Slots are off by 10 where chance is off by 2.8; minutes are all alike, and only two.
+        let slots = dispersion.scatter(1, 24.0 * 50.0, 0.2).mean;
+        let expected = SAFETY * (1.0 + LONGER[0] * (slots - 1.0));
+        assert!(slots > 10.0, "{slots}");
+        assert!((dispersion.now() - expected).abs() < 1e-9, "{} {expected}", dispersion.now());
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Entering: a window of any width shows the rule broken beyond the deviations its width asks for.
 //! All widths together are allowed one false alarm in `false_alarm_days`, each the same share, and
 //! a wide window more than a narrow one as there are fewer of them.
+//! In the first ten minutes of a stream nobody knows how it scatters, and a burst of a minute looks
+//! like a violation: there the excess must be nearly half of what is allowed, in the window and in
+//! all since the stream began, or so large that no burst explains it.
 //! Leaving: never before five minutes, and only by evidence of the opposite from samples recorded
 //! after entering: three disjoint windows of 80 s in a row, each at or under nine tenths of the
 //! limit with its 95 % interval under it, or one window of any width that shows it under the limit
@@ -34,6 +37,15 @@ const Z_OPPOSITE: f64 = 3.0;
 
 /// Deviations, one-sided 95 %, at which a further window counts as one more in a row.
 const Z_REPEATED: f64 = 1.644_853_626_951_472_2;
+
+/// Hits of what is allowed that break the rule of a new stream, where they were there all along.
+const EXCESS_NEW: f64 = 1.45;
+
+/// Hits of what is allowed that no burst explains.
+const EXCESS_OUTAGE: f64 = 3.0;
+
+/// Slots of a window whose p95 is good enough to tally slots against: 80 s.
+const EDGE_SLOTS: i64 = 16;
 
 /// Windows judged of each width in one width's time.
 const OVERLAP: f64 = 2.0;
@@ -118,6 +130,8 @@ pub struct Watched {
     /// The value in the window that last changed what is held.
     measure: Measure,
     dispersion: Dispersion,
+    /// Slots and p95, as a bucket edge, of the window slots are tallied against.
+    edge: Option<(i64, usize)>,
 }
 
 impl Watched {
@@ -139,8 +153,9 @@ impl Watched {
     /// Takes in one slot, before the windows that end with it.
     pub fn slot(&mut self, slot: Slot, test: &Test, samples: &Survivors) {
         // A violation is no measure of how the stream scatters.
-        let (trials, hits) =
-            if matches!(self.held, Held::Broken(_)) { (0, 0) } else { test.tally(samples) };
+        let broken = matches!(self.held, Held::Broken(_));
+        let edge = self.edge.map(|(_, edge)| edge);
+        let (trials, hits) = if broken { (0, 0) } else { test.tally(samples, edge) };
         self.dispersion.push(slot, trials, hits);
         if let Held::Kept(finding) = self.held
             && slot.0 > finding.last.0 + finding.scale.slots()
@@ -166,6 +181,10 @@ impl Watched {
         let (scale, last, n) = (window.scale, window.last, samples.total());
         let finding = Finding { scale, last, samples: n, z, z_needed, phi };
         let before = self.held;
+        if self.edge.is_none_or(|(slots, _)| scale.slots() >= slots.min(EDGE_SLOTS)) {
+            self.edge = Some((scale.slots(), Test::p95_edge(samples)));
+        }
+        let breaks = z > z_needed && self.credible(window.first(), test, samples);
         match &mut self.held {
             Held::Broken(episode) => {
                 episode.count(&finding);
@@ -173,7 +192,7 @@ impl Watched {
                     self.held = Held::Kept(finding);
                 }
             }
-            _ if z > z_needed => {
+            _ if breaks => {
                 self.held = Held::Broken(Episode::new(finding));
                 self.dispersion.forget_from(window.first());
             }
@@ -183,6 +202,17 @@ impl Watched {
         if std::mem::discriminant(&before) != std::mem::discriminant(&self.held) {
             self.measure = test.measure(samples, phi);
         }
+    }
+
+    /// Whether a window that begins with `first` may break the rule: the stream is known, or the
+    /// excess is one that a burst does not explain.
+    fn credible(&self, first: Slot, test: &Test, samples: &Survivors) -> bool {
+        if !self.dispersion.is_new(first) {
+            return true;
+        }
+        let excess = test.excess(samples);
+        let all = self.dispersion.share().map_or(excess, |share| test.of_allowed(share));
+        excess >= EXCESS_OUTAGE || excess.min(all) >= EXCESS_NEW
     }
 }
 
@@ -249,5 +279,34 @@ mod tests {
         let z = Scale::all().map(|scale| thresholds.of(scale)).collect::<Vec<_>>();
         assert!((z[0] - 5.058).abs() < 0.01 && (z[8] - 3.867).abs() < 0.01, "{z:?}");
         assert_eq!(Thresholds::new(days, 300.0).of(Scale::all().next().unwrap()), f64::INFINITY);
+    }
+
+    /// Whether the tail rule is held broken after slots of 5,000 samples, of whose slowest 250 so
+    /// many lie beyond twice p95.
+    fn broken_after(beyond: &[u64]) -> bool {
+        let test = Test::Tail { limit: 2.0, floor: lens_model::Nanos(0) };
+        let thresholds = Thresholds::new(30.0, 0.0);
+        let (mut watched, mut work) = (Watched::default(), Survivors::new());
+        let mut pyramid = crate::judge::pyramid::Pyramid::default();
+        for (slot, beyond) in (0_i64..).zip(beyond) {
+            let mut counts = lens_hist::Sparse::new();
+            for (micros, count) in [(10_000, 4_750), (12_000, 250 - beyond), (40_000, *beyond)] {
+                counts.push(lens_hist::layout::index_of(micros * 1_000), count);
+            }
+            work.set(counts.entries());
+            watched.slot(Slot(slot), &test, &work);
+            pyramid.push(Slot(slot), counts, |window| {
+                work.set(window.counts.entries());
+                watched.window(window, &test, &work, &thresholds);
+            });
+        }
+        matches!(watched.held(), Held::Broken(_))
+    }
+
+    #[test]
+    fn in_a_new_stream_an_excess_breaks_the_rule_only_if_it_was_there_all_along() {
+        let burst = [vec![30; 12], vec![90; 2]].concat();
+        assert!(broken_after(&[90; 2]), "1.8 times what is allowed, all along");
+        assert!(!broken_after(&burst), "a burst after a minute");
     }
 }

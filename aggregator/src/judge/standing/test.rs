@@ -115,11 +115,12 @@ impl Test {
     }
 
     /// Trials and hits of one slot, from which the overdispersion of its evidence is estimated:
-    /// of the samples above the slot's own p95 those beyond the limit, or of all those above it.
-    pub fn tally(&self, samples: &Survivors) -> (u64, u64) {
+    /// of the samples above the bucket edge `p95` those beyond the limit times it, or of all those
+    /// above it. A slot of few samples has no p95 of its own: without one it tells nothing.
+    pub fn tally(&self, samples: &Survivors, p95: Option<usize>) -> (u64, u64) {
         match self {
             Self::Tail { limit, .. } => {
-                let edge = samples.first_at_most(rule::SHARE * samples.total() as f64);
+                let Some(edge) = p95 else { return (0, 0) };
                 let beyond = edge_at_or_above(limit * layout::low(edge) as f64);
                 (samples.at_least(edge), samples.at_least(beyond))
             }
@@ -127,6 +128,27 @@ impl Test {
                 let over = samples.at_least(edge_at_or_above(limit.0 as f64 + 1.0));
                 (samples.total(), over)
             }
+        }
+    }
+}
+
+impl Test {
+    /// The bucket edge next to the samples' p95.
+    pub fn p95_edge(samples: &Survivors) -> usize {
+        samples.first_at_most(rule::SHARE * samples.total() as f64)
+    }
+
+    /// The share of hits in the samples, as a multiple of the largest the rule allows.
+    pub fn excess(&self, samples: &Survivors) -> f64 {
+        let (trials, hits) = self.tally(samples, Some(Self::p95_edge(samples)));
+        self.of_allowed(hits as f64 / trials.max(1) as f64)
+    }
+
+    /// A share of hits as a multiple of the largest the rule allows.
+    pub fn of_allowed(&self, share: f64) -> f64 {
+        match self {
+            Self::Tail { .. } => share / rule::BEYOND,
+            Self::Limit { quantile, .. } => share / (1.0 - quantile.ratio()),
         }
     }
 }
