@@ -144,6 +144,7 @@ impl Agent {
             let now = env.now();
             let wait = Nanos(config.harvest_interval.0 - now.0 % config.harvest_interval.0);
             let last = tokio::select! {
+                biased;
                 () = sleep(wait.into()) => false,
                 () = shutdown.wait() => true,
             };

@@ -14,8 +14,8 @@ use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, Stamp};
 use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
-    ClientConfig, ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream,
-    TransportConfig, VarInt,
+    ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream, TransportConfig,
+    VarInt,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -170,6 +170,7 @@ pub async fn run(
         status.link.lock().last_error = Some(ended.to_string());
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = drained.wait() => {
                 if shared.outbox.level().frames == 0 {
@@ -267,7 +268,7 @@ async fn handshake(
     let local: SocketAddr =
         if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let endpoint = env.net.endpoint(local, None).map_err(LinkError::Socket)?;
-    let mut client = ClientConfig::new(Arc::new(crypto));
+    let mut client = env.net.client(crypto);
     client.transport_config(Arc::new(transport()));
     let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -408,7 +409,20 @@ impl Link {
             if drained.is_draining() && level.frames == 0 {
                 return self.close(&mut out).await;
             }
+            // The rare first, so that none starves; in one order, so that a simulation repeats.
             tokio::select! {
+                biased;
+                () = drained.wait(), if !drained.is_draining() => {}
+                _ = pings.tick() => {
+                    out.clear();
+                    session.ping(env.now(), &mut out);
+                    self.write(&out, status).await?;
+                }
+                _ = looks.tick() => self.renewed(env, config, status).await?,
+                () = status.reload.notified() => {
+                    self.stamp = Stamp::default();
+                    self.renewed(env, config, status).await?;
+                }
                 chunk = self.receive.read_chunk(64 << 10, true) => {
                     let chunk = chunk.map_err(|error| match &error {
                         ReadError::ConnectionLost(ConnectionError::ApplicationClosed(closed))
@@ -433,19 +447,8 @@ impl Link {
                         }
                     }
                 }
-                _ = pings.tick() => {
-                    out.clear();
-                    session.ping(env.now(), &mut out);
-                    self.write(&out, status).await?;
-                }
-                _ = looks.tick() => self.renewed(env, config, status).await?,
-                () = status.reload.notified() => {
-                    self.stamp = Stamp::default();
-                    self.renewed(env, config, status).await?;
-                }
                 () = shared.changed.notified() => {}
                 () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
-                () = drained.wait(), if !drained.is_draining() => {}
             }
         }
     }

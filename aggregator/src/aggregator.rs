@@ -178,7 +178,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(base.into());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! { _ = ticks.tick() => {} () = shutdown.wait() => return }
+        tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
         let state = Arc::clone(&state);
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.

@@ -9,7 +9,7 @@
 //! that has more waits with them unread.
 //! Refusal: no socket and no clock here; `now` is an argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, UnixNanos};
@@ -96,7 +96,7 @@ pub struct Ingest {
     pub state: Arc<State>,
     queue: mpsc::Sender<Submission>,
     budget: Arc<Semaphore>,
-    lives: Mutex<HashMap<Life, watch::Sender<Progress>>>,
+    lives: Mutex<BTreeMap<Life, watch::Sender<Progress>>>,
 }
 
 impl Ingest {

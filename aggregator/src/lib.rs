@@ -12,6 +12,7 @@ pub mod alerts;
 pub mod api;
 pub mod audit;
 pub mod auth;
+pub mod canary;
 pub mod config;
 pub mod dashboard;
 pub mod export;

@@ -229,9 +229,10 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             let incoming = tokio::select! {
-                incoming = self.endpoint.accept() => incoming,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                biased;
                 () = shutdown.wait() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
             self.answer(incoming, &shutdown, &mut connections);
@@ -302,6 +303,7 @@ async fn warden(admission: Admission, ingest: Arc<Ingest>) {
     let mut revoked = state.security.revocations.changes();
     loop {
         tokio::select! {
+            biased;
             changed = revoked.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(AGE_LOOK) => {}
         }
@@ -545,7 +547,13 @@ impl Taken {
             if session.bye && session.acked_told >= session.stream.received() {
                 return Ok(());
             }
+            // In one order, so that a simulation repeats itself; each turn looks at all of them.
             tokio::select! {
+                biased;
+                () = shutdown.wait() => {
+                    let code = RefuseCode::ShuttingDown;
+                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
+                }
                 chunk = receive.read_chunk(usize::MAX, true) => {
                     match chunk.map_err(ConnectionEnd::lost)? {
                         Some(chunk) => pending = chunk.bytes,
@@ -556,10 +564,6 @@ impl Taken {
                 _ = session.progress.changed() => {}
                 () = &mut goodbye, if session.bye => {
                     return Err(ConnectionEnd::Lost("its goodbye waited too long".into()));
-                }
-                () = shutdown.wait() => {
-                    let code = RefuseCode::ShuttingDown;
-                    return Err(ConnectionEnd::Refused { code, text: "shutting down".into() });
                 }
             }
         }

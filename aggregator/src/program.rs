@@ -199,10 +199,7 @@ fn renewing(
     let (weak, cert) = (Arc::downgrade(state), files.cert.clone());
     let renew = move || {
         let Some(state) = weak.upgrade() else { return Ok(()) };
-        let fresh = match &tls {
-            Some((_, files)) => Some(tls::https(files, state.env.net.crypto())),
-            None => None,
-        };
+        let fresh = tls.as_ref().map(|(_, files)| tls::https(files, state.env.net.crypto()));
         let fresh = fresh.transpose().map_err(|error| error.to_string())?;
         renewal.renew().map_err(|error| error.to_string())?;
         if let (Some((tls, _)), Some(fresh)) = (&tls, fresh) {

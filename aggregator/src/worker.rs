@@ -211,16 +211,18 @@ impl Worker {
             if self.engine.is_none() && !self.reopen(&shutdown).await {
                 return;
             }
+            // The rare first, so that load starves neither shutdown nor maintenance.
             let first = tokio::select! {
-                first = self.queue.recv() => first,
-                _ = maintain.tick() => {
-                    self.maintain().await;
-                    continue;
-                }
+                biased;
                 () = shutdown.wait() => {
                     self.queue.close();
                     self.queue.recv().await
                 }
+                _ = maintain.tick() => {
+                    self.maintain().await;
+                    continue;
+                }
+                first = self.queue.recv() => first,
             };
             let Some(first) = first else { return };
             let batch = self.gather(first, began).await;
@@ -303,8 +305,9 @@ impl Worker {
         loop {
             self.give_up();
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = shutdown.wait() => return false,
+                () = tokio::time::sleep(pause) => {}
             }
             match self.open().await {
                 Ok(()) => {

@@ -1,6 +1,7 @@
 //! The tables of `docs/verdicts.md` at a size for every build: the same simulation, fewer and
 //! shorter runs, fixed seeds. `cargo run --release -p lens-aggregator --example lens-tables` prints
 //! them at full size.
+#![allow(clippy::unwrap_used)]
 
 mod simulated;
 

@@ -1,6 +1,7 @@
 //! Reference values of the judge's methods, computed outside this code: `verdicts.json`.
 //!
 //! Integers, ranks and bucket edges must agree exactly, logarithms to 1e-6 + 1e-9·|x|.
+#![allow(clippy::unwrap_used)]
 
 use lens_aggregator::judge::drift::Drift;
 use lens_aggregator::judge::math::{ln_beta_binomial, normal_cdf, rank_interval};

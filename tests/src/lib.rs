@@ -3,3 +3,5 @@
 
 pub mod oracle;
 pub mod recording;
+#[cfg(feature = "world")]
+pub mod world;

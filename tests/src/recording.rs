@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 ///
 /// # Panics
 /// Never: the names are of the allowed form.
-#[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "the names are constants")]
+#[expect(clippy::unwrap_used, reason = "the names are constants")]
 pub fn keys() -> [SeriesKey; SERIES] {
     let places = [("rust", Stage::A), ("rust", Stage::B), ("rust", Stage::E2e)];
     let places = places.into_iter().chain([("go", Stage::A), ("go", Stage::C), ("go", Stage::E2e)]);

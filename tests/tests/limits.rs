@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lens_model::Incarnation;
 use lens_wire::{Phase, RefuseCode};
-use quinn::{Connection, Endpoint};
+use quinn::Endpoint;
 use tokio::time::timeout;
 use world::peer::{Peer, client, connect};
 use world::{PATIENCE, World, holds, http, identity, until};
@@ -63,12 +63,13 @@ async fn all_together_hold_as_many_as_configured() {
 async fn an_identity_holds_two_connections_and_a_third_is_closed() {
     let world = World::new(&[("quic.hello_max_ms", "20000")]);
     let files = identity(&world.issue("host-1"));
-    let mut held: Vec<(Endpoint, Connection)> = Vec::new();
+    let mut held = Vec::new();
     for _ in 0..2 {
         let (endpoint, connection) = connect(world.quic(), client(&files)).await.unwrap();
-        // That its handshake is done there as well.
-        drop(connection.open_bi().await.unwrap());
-        held.push((endpoint, connection));
+        // A stream that is begun and goes on: neither end is done with it.
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&[40]).await.unwrap();
+        held.push((endpoint, connection, send, receive));
     }
     let third = timeout(PATIENCE, async {
         loop {
@@ -81,7 +82,7 @@ async fn an_identity_holds_two_connections_and_a_third_is_closed() {
     });
     let ended = third.await.unwrap();
     assert!(ended.contains("host-1 holds 2"), "{ended}");
-    assert!(held.iter().all(|(_, connection)| connection.close_reason().is_none()));
+    assert!(held.iter().all(|(_, connection, ..)| connection.close_reason().is_none()));
     // Another identity is not kept out by it.
     enter(&world, "host-2").await;
 }

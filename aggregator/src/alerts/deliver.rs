@@ -57,10 +57,11 @@ pub(super) async fn run(desk: Arc<Desk>, sink: Sink, shutdown: Shutdown) {
         // cut short either, because the one that waits goes first.
         let idle = wait >= Nanos::from(SLEEP_MAX);
         tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
-            () = bell.notified(), if idle => {}
-            () = tick(&mut resend) => again(&desk, &sink).await,
+            biased;
             () = shutdown.wait() => return,
+            () = tick(&mut resend) => again(&desk, &sink).await,
+            () = bell.notified(), if idle => {}
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 }

@@ -36,7 +36,7 @@ async fn evaluate(state: &Arc<State>, shutdown: &Shutdown) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sense = Sense::default();
     loop {
-        tokio::select! { _ = ticks.tick() => {} () = shutdown.wait() => return }
+        tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
         let held = Arc::clone(state);
         let turn = state.env.blocking(move || {
             turn(&held, &mut sense);

@@ -135,8 +135,8 @@ impl Api {
         said: Option<String>,
     ) -> Result<String, Problem> {
         if self.state.security.audit.is_on() {
-            // The receipt is for those who act by it; here what follows is told to everyone.
-            self.record(principal, verb, target, bytes).await?;
+            // Without a receipt the act does not follow.
+            let _receipt = self.record(principal, verb, target, bytes).await?;
         }
         let open = self.state.security.gate.is_open();
         Ok(if open { said.unwrap_or_else(|| NOBODY.into()) } else { principal.name.clone() })

@@ -264,7 +264,7 @@ impl Audit {
     /// Signs the head again and again until shutdown, and once more then.
     pub async fn keep_signed(self, shutdown: Shutdown) {
         loop {
-            tokio::select! { () = tokio::time::sleep(SIGN_INTERVAL) => {} () = shutdown.wait() => {} }
+            tokio::select! { biased; () = shutdown.wait() => {}, () = tokio::time::sleep(SIGN_INTERVAL) => {} }
             self.sign().await;
             if shutdown.is_draining() {
                 return;

@@ -3,6 +3,7 @@
 //! Promise: everything here is a pure function of counts, rules and instants given; nothing reads
 //! a clock, takes a lock or sends anything but through the caller's own hands.
 
+pub mod canary;
 pub mod decision;
 pub mod dispersion;
 pub mod drift;

@@ -6,7 +6,7 @@
 //! when whom it belongs to is revoked. Above `unvalidated_max` handshakes a new address must first
 //! prove that it receives what is sent to it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ struct Held {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    seats: HashMap<u64, Held>,
+    seats: BTreeMap<u64, Held>,
     handshakes: usize,
 }
 

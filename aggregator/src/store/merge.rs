@@ -4,7 +4,7 @@
 //! then written in the order of the keys. Nothing outside the transaction changes until it is
 //! durable, except names that were given a number, which mean nothing before a row uses them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use lens_hist::PagedCounts;
 use lens_hist::block::{self, BlockRef};
@@ -54,11 +54,11 @@ pub struct Committed {
     /// Records merged, in order.
     pub merges: Vec<Merge>,
     /// How far each life that occurs in the batch is merged.
-    pub watermarks: HashMap<Life, Sequence>,
+    pub watermarks: BTreeMap<Life, Sequence>,
     /// Records that had been merged before.
     pub duplicates: Vec<Life>,
     /// Records that came out of turn and were not merged: the life must send again.
-    pub gaps: HashSet<Life>,
+    pub gaps: BTreeSet<Life>,
     /// Agents that changed.
     pub agents: BTreeMap<AgentName, KnownAgent>,
     /// Slices seen for the first time.
@@ -102,9 +102,9 @@ struct Gathered {
     outcome_totals: BTreeMap<u32, RequestCounts>,
     readings: BTreeMap<u32, (f64, u64)>,
     /// Sequence, time of arrival, and whether the life was known before.
-    lives: HashMap<Life, (Sequence, UnixNanos, bool)>,
+    lives: BTreeMap<Life, (Sequence, UnixNanos, bool)>,
     /// Lives of each agent that are known since this batch.
-    begun: HashMap<AgentName, u64>,
+    begun: BTreeMap<AgentName, u64>,
 }
 
 impl Store {

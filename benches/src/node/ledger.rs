@@ -262,8 +262,8 @@ mod tests {
 
         let page = keeper.page(1);
         let one = Counts { samples: [3, 2, 1, 3], ok: 2, error: 1 };
-        page.begin(|| Counts::default());
-        page.begin(|| Counts::default());
+        page.begin(Counts::default);
+        page.begin(Counts::default);
         page.end(|| one);
         let kept = KeptLedger::read(&path).unwrap();
         let [_, go] = <[Slice; 2]>::try_from(slices()).unwrap();

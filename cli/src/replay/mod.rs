@@ -11,11 +11,13 @@ mod lines;
 mod tests;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use lens_aggregator::canary::CanaryJudge;
 use lens_aggregator::config::{PREFIX, judge_keys, rules};
+use lens_aggregator::judge::canary::{PLAN_BYTES_MAX, Plan};
 use lens_aggregator::judge::decision::SlotJudge;
 use lens_aggregator::judge::replay::Replay;
 use lens_aggregator::judge::standing::Standing;
@@ -130,10 +132,22 @@ fn judge_rules(file: Option<&Path>) -> Result<(Rules, Nanos), Problems> {
 }
 
 fn judges(args: &Args, rules: &Rules) -> Result<Vec<Box<dyn SlotJudge>>, String> {
+    let mut judges: Vec<Box<dyn SlotJudge>> = vec![Box::new(Standing::new(rules))];
     if args.canary {
-        return Err("--canary is not part of this build".into());
+        let plan = args.plan.as_deref().map_or_else(|| Ok(Plan::default()), plan)?;
+        judges.push(Box::new(CanaryJudge::new(plan).map_err(|error| error.to_string())?));
     }
-    Ok(vec![Box::new(Standing::new(rules))])
+    Ok(judges)
+}
+
+/// The rollout's plan from a file, of which no more than a plan may have is read.
+fn plan(file: &Path) -> Result<Plan, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let mut text = String::new();
+    File::open(file)
+        .and_then(|open| open.take(PLAN_BYTES_MAX as u64 + 1).read_to_string(&mut text))
+        .map_err(|error| wrong(&error))?;
+    Plan::parse(&text).map_err(|error| wrong(&error))
 }
 
 /// A replay that writes what it decides.

@@ -134,3 +134,52 @@ fn an_interval_log_says_the_same_as_the_windows_it_was_written_from() {
     let untagged = log.replace("Tag=backend/rust/large/stage_b/baseline/h1,", "");
     assert!(refused(&untagged).contains("name it with --series"));
 }
+
+/// Two hosts, 200 requests a second, a fifth of them the canary's, which is `slower` times slower.
+fn rollout(secs: i64, slower: f64) -> String {
+    let row = |n: i64| {
+        let arm = if n % 5 == 0 { "canary" } else { "baseline" };
+        let own = if n % 5 == 0 { slower } else { 1.0 };
+        let latency = own * (5.0 + (n * 7_919 % 1_000) as f64 / 50.0);
+        let (t_ms, host) = (n * 5, n % 2);
+        format!("{t_ms},backend/rust/large,e2e,{arm},h{host},{latency},true\n")
+    };
+    HEADER.to_owned() + &(0..secs * 200).map(row).collect::<String>()
+}
+
+fn played_canary(text: &str, plan: Plan) -> String {
+    let judges: Vec<Box<dyn SlotJudge>> = vec![Box::new(CanaryJudge::new(plan).unwrap())];
+    let untagged = hlog::Untagged { series: None, unit_nanos: 1 };
+    let mut out = Vec::new();
+    let replay = Replay::new(Nanos::from_secs(60), judges);
+    play(text.as_bytes(), None, &untagged, replay, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_slower_canary_is_rolled_back_and_the_same_file_gives_the_same_bytes() {
+    let out = played_canary(&rollout(120, 2.0), Plan::default());
+    assert_eq!(out, played_canary(&rollout(120, 2.0), Plan::default()));
+    let decisions = decisions(&out);
+    let back = decisions.iter().find(|d| d["decision"] == "rollback").unwrap();
+    assert_eq!((&back["kind"], &back["stage"]), (&"canary".into(), &"e2e".into()));
+    assert!(back["t_ms"].as_i64().unwrap() <= 60_000, "{back}");
+    let summary = &decisions.last().unwrap()["canary"];
+    assert_eq!((&summary["outcome"], &summary["t_ms"]), (&"rollback".into(), &back["t_ms"]));
+}
+
+#[test]
+fn a_good_canary_walks_its_plan_to_the_end_and_one_without_traffic_does_not() {
+    let plan = Plan::parse("dwell_s = [60]\nmargins = [1.5]").unwrap();
+    let out = decisions(&played_canary(&rollout(600, 1.0), plan.clone()));
+    let words: Vec<_> = out.iter().filter_map(|d| d["decision"].as_str()).collect();
+    assert_eq!(words.iter().filter(|word| **word == "promote").count(), 2, "{words:?}");
+    assert_eq!(out.last().unwrap()["canary"]["outcome"], "complete");
+    let alone: String = rollout(600, 1.0)
+        .lines()
+        .filter(|row| !row.contains("canary"))
+        .map(|row| format!("{row}\n"))
+        .collect();
+    let out = decisions(&played_canary(&alone, plan));
+    assert_eq!(out.last().unwrap()["canary"]["outcome"], "insufficient_data");
+}

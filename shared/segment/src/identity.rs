@@ -43,15 +43,45 @@ impl Default for RecorderOptions {
     }
 }
 
+/// What tells a segment and its process apart from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The segment's random identity.
+    pub incarnation: u128,
+    /// The recording process.
+    pub pid: u32,
+    /// When that process started, clock ticks since boot.
+    pub start_ticks: u64,
+    /// The kernel's random identity of this boot; for people and logs, nothing decides by it.
+    pub boot_id: u128,
+    /// When the segment was made, by the node's wall clock.
+    pub created: UnixNanos,
+}
+
+impl Origin {
+    /// This process, now, with a fresh random incarnation.
+    ///
+    /// # Errors
+    /// The operating system's, without randomness.
+    pub fn system() -> std::io::Result<Self> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+        Ok(Self {
+            incarnation: u128::from_ne_bytes(random),
+            pid: std::process::id(),
+            start_ticks: start_ticks().unwrap_or(0),
+            boot_id: boot_id().unwrap_or(0),
+            created: UnixNanos::from_system_time(SystemTime::now()),
+        })
+    }
+}
+
 /// The header of a new segment.
-pub(crate) fn header<F>(
+pub(crate) fn header(
     node: Node<'_>,
     options: RecorderOptions,
-    random_failed: impl FnOnce() -> F,
-) -> Result<Header, CreateError>
-where
-    F: FnOnce(std::io::Error) -> CreateError,
-{
+    origin: Origin,
+) -> Result<Header, CreateError> {
     let refuse =
         |what, value: &str| CreateError::Name { what, value: value.chars().take(80).collect() };
     for (what, value) in [("service", node.service), ("version", node.version)] {
@@ -64,17 +94,15 @@ where
     let RecorderOptions { shards, series_max, arm } = options;
     let geometry =
         Geometry::new(shards, series_max).ok_or(CreateError::Options { shards, series_max })?;
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| random_failed()(std::io::Error::other(error)))?;
     debug_assert_eq!(STATE_BUILDING, 0, "a new page reads as building");
     Ok(Header {
         geometry,
         arm,
-        incarnation: u128::from_ne_bytes(random),
-        boot_id: boot_id().unwrap_or(0),
-        pid: std::process::id(),
-        start_ticks: start_ticks().unwrap_or(0),
-        created: UnixNanos::from_system_time(SystemTime::now()),
+        incarnation: origin.incarnation,
+        boot_id: origin.boot_id,
+        pid: origin.pid,
+        start_ticks: origin.start_ticks,
+        created: origin.created,
         service: node.service.into(),
         version: node.version.into(),
         instance,

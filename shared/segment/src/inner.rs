@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lens_model::{Arm, SeriesKey, Slice};
 use parking_lot::Mutex;
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     pub(crate) in_memory: bool,
     /// The process it belongs to: forked children record, and change nothing else.
     pub(crate) generation: u32,
+    /// Its end is to look like a killed process's.
+    pub(crate) killed: AtomicBool,
     /// Holds the lock that says the owner lives.
     pub(crate) file: File,
 }
@@ -112,7 +114,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.generation == threads::generation() {
+        if self.generation == threads::generation() && !self.killed.load(Ordering::Relaxed) {
             // Release: whoever reads "closed" reads every count recorded before.
             publish_length(self.region.u32(at::STATE), STATE_CLOSED);
         }

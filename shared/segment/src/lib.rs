@@ -87,7 +87,7 @@ pub use crate::{
     flag::Flag,
     flags::{Canary, Flags},
     header::HeaderFault,
-    identity::{Node, RecorderOptions},
+    identity::{Node, Origin, RecorderOptions},
     inner::RegisterError,
     reader::{
         Baseline, BlockBaseline, GaugeReading, Harvest, HarvestError, ImportError, OpenError,

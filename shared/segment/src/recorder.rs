@@ -11,7 +11,7 @@ use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lens_model::limits::{SEGMENT_GAUGES_MAX, SEGMENT_REQUESTS_MAX};
 use lens_model::{Arm, SeriesKey, Slice, Stage};
@@ -23,7 +23,7 @@ use crate::create::{self, CreateError};
 use crate::entry::{encode_gauge, encode_requests, encode_series, gauge_name_is_good};
 use crate::flags::{Canary, Flags, default_bits};
 use crate::header::STATE_READY;
-use crate::identity::{Node, RecorderOptions, header};
+use crate::identity::{Node, Origin, RecorderOptions, header};
 use crate::inner::{Inner, RegisterError, Registered, failed, lock, publish};
 use crate::layout::{FLAGS_OFFSET, Geometry, at, flag_at};
 use crate::protocol::publish_length;
@@ -60,11 +60,30 @@ impl Recorder {
         options: RecorderOptions,
     ) -> Result<Self, CreateError> {
         let dir = dir.as_ref();
+        let origin = Origin::system().map_err(|source| CreateError::Io {
+            path: dir.to_owned(),
+            doing: "take random bytes",
+            source,
+        })?;
+        Self::create_from(dir, node, options, origin)
+    }
+
+    /// Creates a segment as the process that `origin` says: what a simulation of many needs.
+    ///
+    /// # Errors
+    /// [`CreateError`] says which name, size, file or system call it was.
+    pub fn create_from(
+        dir: impl AsRef<Path>,
+        node: Node<'_>,
+        options: RecorderOptions,
+        origin: Origin,
+    ) -> Result<Self, CreateError> {
+        let dir = dir.as_ref();
         let io = |doing| {
             let path = dir.to_owned();
             move |source| CreateError::Io { path, doing, source }
         };
-        let header = header(node, options, || io("take random bytes"))?;
+        let header = header(node, options, origin)?;
         fork::watch().map_err(io("watch for forks"))?;
         clock::prepare();
         let building = create::build(dir, &header)?;
@@ -84,6 +103,7 @@ impl Recorder {
             arm: options.arm,
             in_memory: create::is_in_memory(&file),
             generation: threads::generation(),
+            killed: AtomicBool::new(false),
             file,
         });
         threads::enrol(&inner);
@@ -210,6 +230,13 @@ impl Recorder {
     #[inline]
     pub fn canary(&self) -> Canary<'_> {
         Canary::new(self.flags())
+    }
+
+    /// Ends as the kernel ends a killed process, once every handle is dropped: the lock goes, and
+    /// the segment is never marked closed. For tests and simulations of such an end.
+    pub fn kill(self) {
+        // Relaxed: read by the last owner to drop, which synchronises with this one's drop.
+        self.inner.killed.store(true, Ordering::Relaxed);
     }
 
     /// The segment's file.

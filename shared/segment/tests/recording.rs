@@ -13,7 +13,8 @@ use lens_hist::layout::{OVERFLOW, index_of};
 use lens_model::limits::{SEGMENT_GAUGES_MAX, SEGMENT_REQUESTS_MAX};
 use lens_model::{Arm, Nanos, Slice, Stage};
 use lens_segment::{
-    Flag, Harvest, Node, ReadPolicy, Recorder, RecorderOptions, RegisterError, SegmentReader,
+    Flag, Harvest, Node, Origin, ReadPolicy, Recorder, RecorderOptions, RegisterError,
+    SegmentReader,
 };
 use proptest::prelude::*;
 
@@ -364,4 +365,22 @@ proptest! {
         found.sort_unstable();
         prop_assert_eq!(found, expected.entries());
     }
+}
+
+#[test]
+fn a_killed_recorder_leaves_its_segment_without_an_owner_and_not_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node { service: "lens", version: "1", instance: "n1" };
+    let origin = Origin { incarnation: 7, ..Origin::system().unwrap() };
+    let recorder = Recorder::create_from(dir.path(), node, options(2, 2), origin).unwrap();
+    recorder.requests().ok();
+    let mut reader = SegmentReader::open(recorder.path(), &ReadPolicy::default()).unwrap();
+    assert_eq!(reader.info().incarnation, 7);
+    assert!(reader.owner_alive().unwrap());
+    recorder.kill();
+    assert!(!reader.owner_alive().unwrap());
+    let mut harvest = Harvest::default();
+    reader.harvest(Nanos::from_secs(1), &mut harvest).unwrap();
+    assert!(!harvest.closed);
+    assert_eq!(harvest.requests[0].ok, 1);
 }

@@ -208,7 +208,12 @@ impl Settings {
         let mut out = String::new();
         let mut section = "";
         let of_tables = |key: &&Key| matches!(key.kind, Kind::Tables(_));
-        for key in self.keys.iter().filter(|key| !of_tables(key)) {
+        let section_of = |key: &Key| key.path.rsplit_once('.').map_or("", |(of, _)| of);
+        let first = |of: &str| self.keys.iter().position(|key| section_of(key) == of);
+        let mut keys: Vec<&Key> = self.keys.iter().filter(|key| !of_tables(key)).collect();
+        // TOML takes a section once, wherever the table lists its keys.
+        keys.sort_by_key(|key| first(section_of(key)));
+        for key in keys {
             let (of, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
             if of != section {
                 out.push_str(&format!("{}[{of}]\n", if section.is_empty() { "" } else { "\n" }));

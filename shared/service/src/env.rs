@@ -13,7 +13,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use lens_journal::{Disk, OsDisk};
 use lens_model::{Incarnation, UnixNanos};
-use quinn::{Endpoint, EndpointConfig, ServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig};
 use thiserror::Error;
 
 use crate::planted::{Planted, PlantedSet};
@@ -36,6 +37,11 @@ pub trait Net: Send + Sync + Debug {
 
     /// The address of `host:port`, if it has one.
     fn resolve<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, io::Result<Option<SocketAddr>>>;
+
+    /// How a connection is begun with this TLS; quinn's own way unless said otherwise.
+    fn client(&self, tls: QuicClientConfig) -> ClientConfig {
+        ClientConfig::new(Arc::new(tls))
+    }
 
     /// What TLS computes with, and the clock it holds certificates against.
     fn crypto(&self) -> Crypto;

@@ -135,8 +135,10 @@ impl Campaign {
         while done < orders.kills && began.elapsed() < orders.time {
             let round = KILLS_PER_BOOK.min(orders.kills - done);
             // Every kind comes up, however short the campaign.
-            let victims = orders.victims.iter().cycle().skip(done as usize % orders.victims.len());
-            victims.take(round as usize).for_each(|victim| self.kill(*victim));
+            let number = |kills| usize::try_from(kills).unwrap();
+            let first = number(done) % orders.victims.len();
+            let victims = orders.victims.iter().cycle().skip(first);
+            victims.take(number(round)).for_each(|victim| self.kill(*victim));
             done += round;
             books = self.make_up_books();
             say(&format!("{done} kills, {} samples: {books}", self.recorded.total()));

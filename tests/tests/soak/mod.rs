@@ -81,7 +81,8 @@ impl Orders {
 
 /// Runs it.
 pub async fn soak(orders: Orders) -> Soak {
-    let mut world = World::new(&[]);
+    // All of them come from one address here.
+    let mut world = World::new(&[("quic.connections_per_address_max", "1024")]);
     let pid = world.aggregator().pid();
     let stop = Arc::new(AtomicBool::new(false));
     let looking = std::thread::spawn({

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lens_hist::Sparse;
 use lens_model::{Incarnation, InstanceName, Nanos, Sequence, SeriesKey};
@@ -49,10 +49,18 @@ pub async fn connect(to: &str, client: ClientConfig) -> Result<(Endpoint, Connec
 }
 
 impl Peer {
-    /// Connects and opens the stream, and says nothing yet.
+    /// Connects and opens the stream, and says nothing yet. As an agent would, it comes again while
+    /// the connections that this identity had before are still being closed.
     pub async fn open(to: &str, identity: &IdentityFiles, incarnation: Incarnation) -> Self {
-        let (endpoint, connection) = connect(to, client(identity)).await.unwrap();
-        let (send, receive) = connection.open_bi().await.unwrap();
+        let deadline = Instant::now() + ANSWER_MAX;
+        let (endpoint, connection, (send, receive)) = loop {
+            let (endpoint, connection) = connect(to, client(identity)).await.unwrap();
+            match connection.open_bi().await {
+                Ok(stream) => break (endpoint, connection, stream),
+                Err(error) => assert!(Instant::now() < deadline, "no stream: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         Self {
             connection,
             send,

@@ -134,7 +134,7 @@ fn what_people_did_survives_a_restart_and_time_nobody_looked_resolves_nothing() 
     assert_eq!(desk.evaluate(&[read("rust", Reading::Clear)], later), []);
     let alert = &desk.open_alerts()[0];
     assert_eq!(alert.ack.as_ref().map(|ack| ack.by.as_str()), Some("ann"));
-    assert_eq!(desk.maintenance(later), [window.clone()]);
+    assert_eq!(desk.maintenance(later), std::slice::from_ref(&window));
     assert!(desk.end_maintenance(&window.id, later));
     assert!(!desk.end_maintenance(&window.id, later));
 }

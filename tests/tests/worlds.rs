@@ -1,0 +1,127 @@
+//! Simulated worlds: a short form of `lens-world sweep` (docs/design/0004).
+//!
+//! Every failure prints its seed, the fewest faults that still make it fail, and the command that
+//! shows it again.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lens_service::planted::{Planted, PlantedSet};
+use lens_tests::world::matrix::{self, FOUND_ELSEWHERE, FOUND_WITHIN};
+use lens_tests::world::plan::draw;
+use lens_tests::world::report::{Totals, failure};
+use lens_tests::world::run::{Options, run};
+use lens_tests::world::shrink::shrink;
+
+/// Worlds of the short sweep.
+const SEEDS: u64 = 80;
+
+/// Worlds at a time.
+const THREADS: usize = 2;
+
+/// Does work for each number below `count`, some at a time; gives everything that came of it.
+fn spread<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return done;
+            }
+            done.push(work(at));
+        }
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..THREADS).map(|_| scope.spawn(take)).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("a thread of worlds")).collect()
+    })
+}
+
+#[test]
+fn in_every_world_what_nodes_recorded_is_what_was_merged() {
+    let failures = spread(SEEDS, |at| {
+        let plan = draw(at + 1);
+        let outcome = run(&plan, &Options::default()).unwrap();
+        let mut totals = Totals::default();
+        totals.add(plan.seed, &outcome);
+        let told = (!outcome.wrong.is_empty()).then(|| {
+            let shrunk = shrink(&plan, &Options::default(), outcome).unwrap();
+            failure(&plan, &shrunk)
+        });
+        (totals, told)
+    });
+    let mut totals = Totals::default();
+    failures.iter().for_each(|(part, _)| totals.merge(part));
+    println!("{}", totals.text());
+    let told: Vec<&str> = failures.iter().filter_map(|(_, told)| told.as_deref()).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    assert!(totals.claims > 0, "the rogue never reached the aggregator");
+    assert!(totals.restarts > SEEDS, "too little is restarted for this to mean anything");
+}
+
+#[test]
+fn every_planted_mistake_is_found_within_its_seeds() {
+    let missed = spread(FOUND_WITHIN.len() as u64, |at| {
+        let (mistake, seeds) = FOUND_WITHIN[usize::try_from(at).unwrap()];
+        let found = matrix::find(mistake, seeds).unwrap();
+        match &found {
+            Some(found) => {
+                println!("{mistake:?} by seed {}: {:?}", found.seed, found.outcome.wrong.first())
+            }
+            None => println!("{mistake:?} not within {seeds} seeds"),
+        }
+        found.is_none().then_some(mistake)
+    });
+    let missed: Vec<Planted> = missed.into_iter().flatten().collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+fn every_mistake_there_is_has_its_number_of_seeds() {
+    for mistake in Planted::ALL {
+        let here = FOUND_WITHIN.iter().any(|(listed, _)| *listed == mistake);
+        let elsewhere = FOUND_ELSEWHERE.iter().any(|(listed, _)| *listed == mistake);
+        assert!(here != elsewhere, "{mistake:?}");
+    }
+    assert!(FOUND_WITHIN.len() >= 12);
+}
+
+#[test]
+fn a_world_is_the_same_to_the_byte_in_one_process_and_in_another() {
+    for seed in [3, 4] {
+        let plan = draw(seed);
+        let (first, again) =
+            (run(&plan, &Options::default()).unwrap(), run(&plan, &Options::default()).unwrap());
+        assert_eq!(first.trace, again.trace, "seed {seed}");
+        assert_ne!(first.trace, run(&draw(seed + 2), &Options::default()).unwrap().trace);
+        let other = Command::new(env!("CARGO_BIN_EXE_lens-world"))
+            .args(["replay", "--seed", &seed.to_string()])
+            .output()
+            .unwrap();
+        let told = String::from_utf8(other.stdout).unwrap();
+        assert!(told.contains(&first.trace), "seed {seed}: {} is not in\n{told}", first.trace);
+    }
+}
+
+#[test]
+fn a_failing_world_is_shrunk_to_faults_without_any_of_which_it_would_not_fail() {
+    let options =
+        || Options { planted: PlantedSet::of(&[Planted::AckBeforeDurable]), ..Options::default() };
+    let (mistake, seeds) =
+        FOUND_WITHIN.iter().find(|(m, _)| *m == Planted::AckBeforeDurable).unwrap();
+    let seed = matrix::find(*mistake, *seeds).unwrap().unwrap().seed;
+    let plan = draw(seed);
+    let failed = run(&plan, &options()).unwrap();
+    let shrunk = shrink(&plan, &options(), failed).unwrap();
+    assert!(!shrunk.outcome.wrong.is_empty());
+    assert!(shrunk.plan.faults.len() <= plan.faults.len());
+    for at in 0..shrunk.plan.faults.len() {
+        let mut smaller = shrunk.plan.clone();
+        smaller.faults.remove(at);
+        assert!(run(&smaller, &options()).unwrap().wrong.is_empty(), "fault {at} is not needed");
+    }
+    let told = failure(&plan, &shrunk);
+    assert!(told.contains(&format!("replay --seed {seed}")), "{told}");
+}
