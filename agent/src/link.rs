@@ -41,6 +41,9 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// Longest deltas wait for the first clock measurement.
 const FIRST_CLOCK_MAX: Duration = Duration::from_secs(1);
 
+/// Longest the aggregator is given to take a farewell.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
 /// Keep-alive and idle limits: a dead path is noticed within five seconds, so that a drain of eight
 /// has time left for another attempt.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -517,9 +520,11 @@ impl Link {
     async fn close(mut self, out: &mut Vec<u8>) -> Result<(), LinkError> {
         out.clear();
         Bye.encode(self.incarnation, out);
-        // Everything is acknowledged: a farewell that does not arrive changes nothing.
+        // Everything is acknowledged, but without a farewell this host counts as missing. What is on
+        // its way goes with the connection, so that is left to the aggregator to close.
         drop(self.send.write_all(out).await);
         drop(self.send.finish());
+        drop(timeout(FAREWELL_MAX, self.connection.closed()).await);
         self.connection.close(VarInt::from_u32(0), b"bye");
         drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
         Ok(())
