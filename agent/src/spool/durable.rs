@@ -125,7 +125,7 @@ impl DurableSpool {
             Journal::open(disk, dir, options(bytes_max, env.planted), identity.0)?;
         let mut reader = journal.reader();
         let mut replay = Replay::new();
-        let mut from = 0;
+        let mut from = journal.wanted_from();
         loop {
             let records = reader.read(from, LOAD_BYTES)?;
             let Some(last) = records.last() else { break };

@@ -328,6 +328,14 @@ impl Journal {
         Ok(())
     }
 
+    /// The first position of the oldest file that is wanted. A file before it was trimmed; it is
+    /// there because its removal did not last, and the one after it may be gone.
+    pub fn wanted_from(&self) -> u64 {
+        let index = self.index.lock();
+        let wanted = index.segments.iter().rev().find(|segment| segment.first <= self.trim);
+        wanted.map_or(0, |segment| segment.first)
+    }
+
     /// How full it is.
     pub fn level(&self) -> Level {
         let index = self.index.lock();
