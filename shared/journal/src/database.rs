@@ -11,7 +11,9 @@ use crate::disk::{Disk, DiskFile};
 #[derive(Debug)]
 struct Backend(Box<dyn DiskFile>);
 
-/// Opens the database in a file, made if it is not there, with its directory entry durable.
+/// Opens the database in a file, made if it is not there, with its directory entry durable: also
+/// that of a file which is there already, for whoever gave it its name may have been killed before
+/// the directory was synced, and a power loss would bring another file back under it.
 ///
 /// `cache_bytes` bounds what it keeps in memory. The directory must exist and be locked by the
 /// caller ([`Disk::lock`]): the engine itself does not lock.
@@ -25,13 +27,11 @@ pub fn database(
 ) -> Result<Database, DatabaseError> {
     let failed = |error: io::Error| DatabaseError::Storage(redb::StorageError::Io(error));
     let file = match disk.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = disk.create(path).map_err(failed)?;
-            disk.sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-            file
-        }
-        opened => opened.map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(path),
+        opened => opened,
     };
+    let file = file.map_err(failed)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
     Builder::new().set_cache_size(cache_bytes).create_with_backend(Backend(file))
 }
 
@@ -66,8 +66,36 @@ mod tests {
 
     use super::*;
     use crate::OsDisk;
+    use crate::testing::{Crash, FaultyDisk};
 
     const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("t");
+
+    /// A file renamed over the database and not yet synced by name, then committed to.
+    #[test]
+    fn what_is_committed_to_a_file_just_renamed_outlives_a_power_loss() {
+        let disk = FaultyDisk::new(3);
+        let (dir, path) = (Path::new("/d"), Path::new("/d/db"));
+        disk.create_dir_all(dir).unwrap();
+        drop(database(&disk, path, 1 << 20).unwrap());
+        let bytes = disk.contents(path).unwrap();
+        let copy = disk.create(Path::new("/d/db.new")).unwrap();
+        copy.write_at(&bytes, 0).unwrap();
+        copy.sync().unwrap();
+        disk.rename(Path::new("/d/db.new"), path).unwrap();
+        // Here a process is killed; the next one opens what it finds.
+        {
+            let db = database(&disk, path, 1 << 20).unwrap();
+            let mut write = db.begin_write().unwrap();
+            write.set_durability(Durability::Immediate).unwrap();
+            write.open_table(TABLE).unwrap().insert(7, &b"seven"[..]).unwrap();
+            write.commit().unwrap();
+        }
+        disk.crash(Crash::Nothing);
+        let db = database(&disk, path, 1 << 20).unwrap();
+        let read = db.begin_read().unwrap();
+        let table = read.open_table(TABLE).unwrap();
+        assert_eq!(table.get(7).unwrap().unwrap().value(), b"seven");
+    }
 
     #[test]
     fn what_was_committed_is_there_after_reopening() {
