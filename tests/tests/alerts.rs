@@ -15,7 +15,7 @@ use lens_model::Stage;
 use lens_segment::Recorder;
 use serde_json::{Value, json};
 use world::receiver::{Receiver, Reply, Request};
-use world::{Process, World, holds, http, process, recorder, slice, until};
+use world::{PATIENCE, Process, World, holds, http, process, recorder, slice, until, until_within};
 
 /// A key of the signing scheme.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -96,14 +96,15 @@ fn until_told(receiver: &Receiver, kind: &str, rule: &str) {
 
 fn until_told_of(receiver: &Receiver, kind: &str, key: &str) {
     let wanted = (format!("alert.{kind}"), key.to_owned());
-    until("the notice", || {
+    // Receivers that hang hold a delivery for its whole timeout, and pauses double.
+    until_within(4 * PATIENCE, "the notice", || {
         let told: Vec<_> = receiver.requests().iter().map(Request::told).collect();
         holds(told.contains(&wanted), &told)
     });
 }
 
 fn until_settled(world: &World) {
-    until("every delivery", || {
+    until_within(4 * PATIENCE, "every delivery", || {
         let answer = http::json(world.http(), "/api/v1/alerts")?;
         let waits = answer["deliveries"].as_array().unwrap().iter();
         holds(waits.clone().all(|d| d["progress"] == "delivered"), &answer["deliveries"])

@@ -40,13 +40,22 @@ pub type Tally = BTreeMap<SeriesKey, u64>;
 pub type Outcomes = BTreeMap<(Slice, Arm), (u64, u64)>;
 
 /// Asks until the answer is `Ok`, and panics with the last `Err` when the deadline passes.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, ask: impl FnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, ask)
+}
+
+/// The same with another deadline, for what waits by design.
+pub fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match ask() {
             Ok(answer) => return answer,
             Err(error) if Instant::now() >= deadline => {
-                panic!("{what}: not within {} s: {error}", PATIENCE.as_secs())
+                panic!("{what}: not within {} s: {error}", patience.as_secs())
             }
             Err(_) => std::thread::sleep(LOOK_AGAIN),
         }
