@@ -126,7 +126,7 @@ impl Agent {
         self.harvest_until(harvester, shutdown).await;
         info!("draining");
         // The last harvest is spooled: the link may finish once it is acknowledged.
-        tell_drained.send_replace(true);
+        tell_drained.begin();
         let complete = matches!(timeout(DRAIN_MAX, link.join_next()).await, Ok(Some(Ok(true))));
         let left = self.spool.level().frames;
         if !complete || left > 0 {

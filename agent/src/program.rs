@@ -88,7 +88,7 @@ async fn serve(config: Config) -> Exit {
         |hangups| Some(tokio::spawn(note_hangups(hangups, agent.admin().status))),
     );
     agent.run(&shutdown).await;
-    stop_admin.send_replace(true);
+    stop_admin.begin();
     drop(tokio::time::timeout(Duration::from_secs(1), admin).await);
     Exit::Done
 }

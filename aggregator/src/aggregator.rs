@@ -165,7 +165,7 @@ impl Aggregator {
         worker.spawn(self.worker.run(stopped));
         self.listener.run(shutdown).await;
         self.state.draining.store(true, Ordering::Relaxed);
-        stop_worker.send_replace(true);
+        stop_worker.begin();
         drop(tokio::time::timeout(DRAIN_MAX, worker.join_next()).await);
         drop(tokio::time::timeout(DRAIN_MAX, alerting.join_next()).await);
     }

@@ -239,7 +239,7 @@ struct Ours {
     /// What it merged, durably.
     _dir: tempfile::TempDir,
     /// Dropped last: their senders' end means shutdown.
-    _running: [tokio::sync::watch::Sender<bool>; 2],
+    _running: [lens_service::shutdown::Trigger; 2],
 }
 
 impl Ours {

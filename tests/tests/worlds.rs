@@ -17,9 +17,10 @@ use lens_tests::world::shrink::shrink;
 /// Worlds of the short sweep.
 const SEEDS: u64 = 80;
 
-/// Seeds beyond those that failed once: a failed sync of a directory brought a removed spool file
-/// back with the power, and what had been merged of it counted again.
-const FAILED_ONCE: [u64; 2] = [400, 448];
+/// Seeds beyond those that failed once. 400, 448: a failed sync of a directory brought a removed
+/// spool file back with the power, and what had been merged of it counted again. 1497, 5392: a
+/// database whose sync had failed was trusted by the next process.
+const FAILED_ONCE: [u64; 4] = [400, 448, 1_497, 5_392];
 
 /// Worlds at a time.
 const THREADS: usize = 2;

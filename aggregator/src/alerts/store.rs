@@ -5,6 +5,7 @@
 //! that cannot be read back is left out and named in the log; it does not keep the rest from coming.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lens_journal::DiskLock;
 use lens_service::env::Env;
@@ -13,6 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tracing::warn;
+
+use crate::store::disk::WatchedDisk;
+
+/// Name of the database in the directory.
+const FILE: &str = "alerts.redb";
 
 /// Memory the database keeps pages in.
 const CACHE_BYTES: usize = 4 << 20;
@@ -113,8 +119,10 @@ impl Store {
             }
             _ => failed(error),
         })?;
-        let path = dir.join("alerts.redb");
-        let database = lens_journal::database(&*env.disk, &path, CACHE_BYTES)
+        let disk = WatchedDisk::new(Arc::clone(&env.disk));
+        disk.forget_copy(dir, FILE).and_then(|()| disk.renew(dir, FILE)).map_err(failed)?;
+        let path = dir.join(FILE);
+        let database = lens_journal::database(&disk, &path, CACHE_BYTES)
             .map_err(|error| StoreError::new(path.display().to_string(), error))?;
         Ok(Self { database: Some(database), _lock: Some(lock) })
     }

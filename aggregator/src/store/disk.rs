@@ -3,8 +3,10 @@
 //! After a failed sync the system may call pages clean that never reached the disk, and a database
 //! that reads them back would take them for durable. So the file they belong to is abandoned: its
 //! bytes, as they are read now, are written to another file, and that one is synced and takes the
-//! name. Until then the disk has room for both; a copy that fails is removed again, and one that
-//! power was lost in is removed when the directory is taken.
+//! name. Nothing more is written into the old one, so that what a power loss leaves of it is the last
+//! commit that was durable. A mark beside it says so to the next process, which would read the pages
+//! and believe them. The disk must have room for both; a copy that fails is removed again, and one
+//! that power was lost in is removed when the directory is taken.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,32 +22,48 @@ const CHUNK: usize = 1 << 20;
 
 /// The disk.
 #[derive(Clone, Debug)]
-pub(super) struct WatchedDisk {
+pub(crate) struct WatchedDisk {
     disk: Arc<dyn Disk>,
     /// Set once a sync of a file failed.
-    pub(super) distrusted: Arc<AtomicBool>,
+    distrusted: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 struct WatchedFile {
+    disk: WatchedDisk,
+    path: PathBuf,
     file: Box<dyn DiskFile>,
-    distrusted: Arc<AtomicBool>,
+    failed: AtomicBool,
 }
 
 impl WatchedDisk {
-    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
         Self { disk, distrusted: Arc::default() }
     }
 
-    fn watch(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        Box::new(WatchedFile { file, distrusted: Arc::clone(&self.distrusted) })
+    fn watch(&self, path: &Path, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        let (disk, path, failed) = (self.clone(), path.to_owned(), AtomicBool::new(false));
+        Box::new(WatchedFile { disk, path, file, failed })
+    }
+
+    /// Notes that a file is not to be trusted, for this process and, as far as the disk still takes
+    /// it, for the next.
+    fn distrust(&self, path: &Path) {
+        self.distrusted.store(true, Ordering::Release);
+        let marked = match self.disk.create(&mark_of(path)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return,
+            made => made.and_then(|_| self.disk.sync_dir(path.parent().unwrap_or(path))),
+        };
+        if let Err(error) = marked {
+            warn!(file = %path.display(), %error, "not marked as one whose sync failed");
+        }
     }
 
     /// Removes what is left of a copy of `name` in `dir`.
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn forget_copy(&self, dir: &Path, name: &str) -> io::Result<()> {
+    pub(crate) fn forget_copy(&self, dir: &Path, name: &str) -> io::Result<()> {
         match self.disk.remove(&copy_of(dir, name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -57,12 +75,14 @@ impl WatchedDisk {
     /// # Errors
     /// The operating system's; then the old file still has the name and is still not trusted, and
     /// there is no new one.
-    pub(super) fn renew(&self, dir: &Path, name: &str) -> io::Result<()> {
-        if !self.distrusted.load(Ordering::Acquire) {
+    pub(crate) fn renew(&self, dir: &Path, name: &str) -> io::Result<()> {
+        let (old, new) = (dir.join(name), copy_of(dir, name));
+        let mark = mark_of(&old);
+        let marked = self.disk.open(&mark).is_ok();
+        if !marked && !self.distrusted.load(Ordering::Acquire) {
             return Ok(());
         }
         self.forget_copy(dir, name)?;
-        let (old, new) = (dir.join(name), copy_of(dir, name));
         if let Err(error) = self.copy(&old, &new).and_then(|()| self.disk.rename(&new, &old)) {
             // A disk that is full stays full with half a copy on it.
             if let Err(left) = self.forget_copy(dir, name) {
@@ -72,6 +92,10 @@ impl WatchedDisk {
         }
         self.disk.sync_dir(dir)?;
         self.distrusted.store(false, Ordering::Release);
+        if marked {
+            // A mark that stays costs another copy, no more.
+            self.disk.remove(&mark).and_then(|()| self.disk.sync_dir(dir))?;
+        }
         Ok(())
     }
 
@@ -94,17 +118,21 @@ fn copy_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.new"))
 }
 
+fn mark_of(path: &Path) -> PathBuf {
+    path.with_added_extension("distrusted")
+}
+
 impl Disk for WatchedDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         self.disk.create_dir_all(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.watch(self.disk.create(path)?))
+        Ok(self.watch(path, self.disk.create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.watch(self.disk.open(path)?))
+        Ok(self.watch(path, self.disk.open(path)?))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
@@ -138,23 +166,37 @@ impl DiskFile for WatchedFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.trusted()?;
         self.file.write_at(bytes, at)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
+        self.trusted()?;
         self.file.allocate(length)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        self.trusted()?;
         self.file.set_len(length)
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.trusted()?;
         let synced = self.file.sync();
         if synced.is_err() {
-            self.distrusted.store(true, Ordering::Release);
+            self.failed.store(true, Ordering::Release);
+            self.disk.distrust(&self.path);
         }
         synced
+    }
+}
+
+impl WatchedFile {
+    fn trusted(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("a sync of this file failed: it takes nothing more"));
+        }
+        Ok(())
     }
 }
 
@@ -210,6 +252,26 @@ mod tests {
         assert_eq!(names(&disk), ["db"]);
         watched.renew(Path::new(DIR), "db").unwrap();
         assert_eq!(disk.contents(Path::new("/store/db")), Some(vec![7; CHUNK]));
+    }
+
+    #[test]
+    fn a_file_whose_sync_failed_takes_nothing_more_and_the_next_process_copies_it() {
+        let disk = FaultyDisk::new(1);
+        let watched = WatchedDisk::new(Arc::new(disk.clone()));
+        watched.create_dir_all(Path::new(DIR)).unwrap();
+        let file = watched.create(Path::new("/store/db")).unwrap();
+        watched.sync_dir(Path::new(DIR)).unwrap();
+        file.write_at(&[7; 2_000], 0).unwrap();
+        disk.fail_sync(1);
+        file.sync().unwrap_err();
+        file.sync().unwrap_err();
+        file.write_at(&[8; 10], 0).unwrap_err();
+        disk.kill();
+        let next = WatchedDisk::new(Arc::new(disk.clone()));
+        next.renew(Path::new(DIR), "db").unwrap();
+        disk.crash(Crash::Nothing);
+        assert_eq!(disk.contents(Path::new("/store/db")), Some(vec![7; 2_000]));
+        assert_eq!(names(&disk), ["db"]);
     }
 
     #[test]

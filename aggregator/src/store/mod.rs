@@ -11,7 +11,7 @@
 
 mod catalog;
 pub mod coverage;
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod load;
 mod merge;

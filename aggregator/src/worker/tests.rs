@@ -616,6 +616,6 @@ async fn after_a_panic_the_store_is_opened_again_once_nobody_reads_in_the_old_on
     while follow.borrow().acked < Sequence(1) {
         tokio::time::sleep(REOPEN_MIN).await;
     }
-    stop.send_replace(true);
+    stop.begin();
     running.await.unwrap();
 }

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lens_service::env::Env;
-use lens_service::shutdown::Shutdown;
+use lens_service::shutdown::{Shutdown, Trigger};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -80,7 +80,7 @@ pub struct Running {
     pub life: Arc<Life>,
     runtime: Option<Runtime>,
     chance: SharedChance,
-    stop: watch::Sender<bool>,
+    stop: Trigger,
     program: JoinHandle<()>,
 }
 
@@ -111,7 +111,7 @@ impl Running {
 
     /// Asks the program to stop.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.begin();
     }
 
     /// Whether the program has ended by itself.

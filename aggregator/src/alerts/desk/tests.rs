@@ -198,7 +198,7 @@ async fn drain(desk: &Arc<Desk>) {
     while queued(desk) > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    stop.send_replace(true);
+    stop.begin();
     while tasks.join_next().await.is_some() {}
 }
 
