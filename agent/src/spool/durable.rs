@@ -157,7 +157,8 @@ impl DurableSpool {
             kept: segments,
             gone: Vec::new(),
             renewal_due: None,
-            snapshot_due: begin,
+            // What a file begins with may have been torn off it.
+            snapshot_due: begin || journal.begins_file(),
             damages,
             journal,
         };

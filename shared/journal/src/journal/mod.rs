@@ -336,6 +336,12 @@ impl Journal {
         wanted.map_or(0, |segment| segment.first)
     }
 
+    /// Whether the file being written holds no record: nothing stands at its beginning yet.
+    pub fn begins_file(&self) -> bool {
+        let index = self.index.lock();
+        index.segments.last().is_none_or(|last| last.next == last.first)
+    }
+
     /// How full it is.
     pub fn level(&self) -> Level {
         let index = self.index.lock();
