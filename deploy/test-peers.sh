@@ -21,6 +21,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+# An OTLP receiver by the official definitions.
+wanted+=(googleapis-common-protos==1.76.0 grpcio==1.85.3 opentelemetry-proto==1.45.2)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"

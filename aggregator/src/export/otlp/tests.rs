@@ -1,0 +1,1 @@
+//! The export against carriers that answer as told.
