@@ -384,12 +384,7 @@ pub const KEYS: &[Key] = &[
         default: Some("5"),
         doc: "scale of exponential histograms; 5 has buckets 2.2 % wide",
     },
-    Key {
-        path: "otlp.compression",
-        kind: Kind::Text,
-        default: Some("gzip"),
-        doc: "gzip or none",
-    },
+    Key { path: "otlp.compression", kind: Kind::Text, default: Some("gzip"), doc: "gzip or none" },
     Key {
         path: "otlp.headers_file",
         kind: Kind::Path,

@@ -363,7 +363,7 @@ pub struct State {
     /// What the export to an OTLP receiver counts.
     pub otlp: crate::export::otlp::Stats,
     /// When the store was made.
-    counted_since: OnceLock<UnixNanos>,
+    pub(crate) counted_since: OnceLock<UnixNanos>,
     /// Where questions about more than the last hour are answered, while the store is open.
     history: RwLock<Option<History>>,
     /// Why nothing is taken in, while the store is not open.

@@ -1,6 +1,7 @@
 """An OTLP receiver that shares no line with the sender: it decodes by the official definitions.
 
-Listens for metrics over gRPC and HTTP on free ports of loopback, prints {"event": "ready", "grpc",
+Listens for metrics and spans over gRPC, with TLS when --tls names a certificate and its key, and for
+metrics over HTTP, on free ports of loopback; prints {"event": "ready", "grpc",
 "http"}, then one JSON line a request: what came, decoded and held against the data model
 ("problems" must be empty), and how it was answered. Answers stand in --answers, in order, separated by
 commas; when none is left, it takes everything:
@@ -249,13 +250,18 @@ class Http(BaseHTTPRequestHandler):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--answers", default="")
+    parser.add_argument("--tls", nargs=2)
     given = parser.parse_args()
     answers = Answers(given.answers)
     options = [("grpc.max_receive_message_length", REQUEST_BYTES_MAX), ("grpc.so_reuseport", 0)]
     server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     service_grpc.add_MetricsServiceServicer_to_server(Metrics(answers), server)
     traces_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if given.tls:
+        chain, key = (open(file, "rb").read() for file in given.tls)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     Http.answers = answers
     web = ThreadingHTTPServer(("127.0.0.1", 0), Http)

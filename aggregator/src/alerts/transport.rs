@@ -57,11 +57,8 @@ pub(crate) fn client(authority: Option<&[u8]>) -> Result<HttpClient, String> {
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .build();
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
     let mut builder = Client::builder(TokioExecutor::new());
     // A connection kept open is one that may have been closed at the other end.
     builder.pool_max_idle_per_host(0);

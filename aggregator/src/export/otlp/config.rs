@@ -127,7 +127,13 @@ fn headers(settings: &Settings, wrong: &mut Vec<String>) -> Vec<(HeaderName, Sec
     if let Some(token) = bearer {
         match token.trim() {
             "" => wrong.push("otlp.bearer_file holds no token".into()),
-            token => take("authorization", &format!("Bearer {token}"), &mut all, "otlp.bearer_file", wrong),
+            token => take(
+                "authorization",
+                &format!("Bearer {token}"),
+                &mut all,
+                "otlp.bearer_file",
+                wrong,
+            ),
         }
     }
     let lines = lines.unwrap_or_default();

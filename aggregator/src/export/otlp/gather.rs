@@ -67,11 +67,7 @@ fn close(chunks: &mut VecDeque<Chunk>, draft: &mut Draft, marks: &mut Vec<Mark>,
     }
     let draft = std::mem::take(draft);
     let points = draft.len() as u64;
-    chunks.push_back(Chunk {
-        request: draft.finish(origin),
-        points,
-        marks: std::mem::take(marks),
-    });
+    chunks.push_back(Chunk { request: draft.finish(origin), points, marks: std::mem::take(marks) });
 }
 
 /// Quantiles, ratio and verdicts of a series over the summary window.

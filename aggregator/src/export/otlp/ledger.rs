@@ -89,10 +89,11 @@ impl Ledger {
     ) -> Option<(UnixNanos, Option<Mark>)> {
         let total = counts.total();
         let start = self.since.min(now);
-        let held = self
-            .held
-            .entry(key.clone())
-            .or_insert_with(|| Held { start, read: start, ..Held::default() });
+        let held = self.held.entry(key.clone()).or_insert_with(|| Held {
+            start,
+            read: start,
+            ..Held::default()
+        });
         let shrank = match self.temporality {
             Temporality::Cumulative => total < held.total,
             Temporality::Delta => shrank(counts, &held.settled),

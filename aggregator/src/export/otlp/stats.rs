@@ -33,14 +33,26 @@ impl Stats {
             ("requests_retried", read(&self.requests_retried), "Attempts that may be made again."),
             ("requests_refused", read(&self.requests_refused), "Requests refused for good."),
             ("points_sent", read(&self.points_sent), "Data points the receiver has."),
-            ("points_rejected", read(&self.points_rejected), "Data points rejected of what was taken."),
-            ("points_refused", read(&self.points_refused), "Data points of requests refused for good."),
+            (
+                "points_rejected",
+                read(&self.points_rejected),
+                "Data points rejected of what was taken.",
+            ),
+            (
+                "points_refused",
+                read(&self.points_refused),
+                "Data points of requests refused for good.",
+            ),
             (
                 "points_superseded",
                 read(&self.points_superseded),
                 "Data points given up for newer ones that hold the same counts and more.",
             ),
-            ("exports_put_off", read(&self.exports_put_off), "Exports whose time passed in waiting."),
+            (
+                "exports_put_off",
+                read(&self.exports_put_off),
+                "Exports whose time passed in waiting.",
+            ),
         ]
     }
 }
