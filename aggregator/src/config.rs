@@ -409,6 +409,7 @@ pub const KEYS: &[Key] = &[
         default: None,
         doc: "further attributes of the resource, such as { \"deployment.environment.name\" = \"prod\" }",
     },
+    lens_service::telemetry::KEY,
     Key {
         path: "slo.e2e_p95_ms",
         kind: Kind::Float { min: 0.001, max: 60_000.0 },

@@ -104,6 +104,7 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let state = aggregator.state();
+    crate::telemetry::observe(&state);
     let address =
         |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
     let (quic, api) = (address(aggregator.address()), address(http.local_addr()));

@@ -12,7 +12,9 @@ use std::process::Command;
 use lens_model::Stage;
 use lens_segment::Recorder;
 use serde_json::Value;
-use world::{Agent, PATIENCE, Process, World, choices, holds, http, latency, recorder, slice, until};
+use world::{
+    Agent, PATIENCE, Process, World, choices, holds, http, latency, recorder, slice, until,
+};
 
 const DURATION: &str = "lens.stage.duration";
 
@@ -343,4 +345,59 @@ fn the_apis_otlp_form_is_decoded_by_the_official_definitions() {
         assert_eq!((&point["count"], &point["temporality"]), (&10_000.into(), &1.into()));
         agrees(&world, point, sum);
     }
+}
+
+#[test]
+fn agent_and_aggregator_tell_of_their_own_work_until_they_end() {
+    let mut world = World::bare();
+    let Some(mut receiver) = Receiver::start(&world, "") else { return };
+    let own = [("telemetry.otlp_endpoint", &*receiver.grpc.clone())];
+    world.start_aggregator(&own);
+    let mut agent = world.agent("host-1", &own);
+    let node = recorder(&agent.segments, "node-1");
+    record(&node, 9, 1_000);
+    let mut wanted: Vec<(&str, &str)> = vec![
+        ("lens-agent", "harvest"),
+        ("lens-agent", "ship"),
+        ("lens-aggregator", "ingest"),
+        ("lens-aggregator", "commit"),
+        ("lens-aggregator", "judge"),
+    ];
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !wanted.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "never came: {wanted:?}");
+        let line = receiver.next();
+        if line["event"] == "span" {
+            wanted.retain(|(service, name)| line["service"] != *service || line["name"] != *name);
+        }
+    }
+    // What their meters read last comes with their end, which it does not hold up.
+    agent.process.terminate();
+    world.aggregator().terminate();
+    let mut wanted = vec!["lens.agent.samples.harvested", "lens.aggregator.samples.merged"];
+    while !wanted.is_empty() {
+        let request = receiver.request();
+        let whole = |name: &&str| points(&request, name).iter().any(|p| p["value"] == 1_000);
+        wanted.retain(|name| !whole(name));
+    }
+}
+
+#[test]
+fn a_receiver_that_is_not_there_holds_up_neither_data_nor_the_end() {
+    let mut world = World::bare();
+    // Nobody listens on port 1.
+    let own = [("telemetry.otlp_endpoint", "http://127.0.0.1:1")];
+    let mut all = vec![("otlp.endpoint", "http://127.0.0.1:1"), ("otlp.interval_s", "1")];
+    all.extend(own);
+    world.start_aggregator(&all);
+    let mut agent = world.agent("host-1", &own);
+    let node = recorder(&agent.segments, "node-1");
+    record(&node, 9, 1_000);
+    until("everything merged, and the export in trouble", || {
+        let merged: u64 = world.merged()?.values().sum();
+        let retried = counter(&world, "lens_otlp_requests_retried_total");
+        holds(merged == 1_000 && retried > 0.0, &(merged, retried))
+    });
+    agent.process.terminate();
+    world.aggregator().terminate();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::args::ServiceArgs;
 use crate::config::{Key, Problems, Settings};
 use crate::exit::Exit;
+use crate::telemetry::{self, Telemetry};
 
 /// What a program is, as far as its beginning goes.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +50,15 @@ impl Program {
             Ok(config) => config,
             Err(problems) => return refuse(problems),
         };
+        let endpoint = settings.text(telemetry::KEY.path);
+        if let Some(Err(error)) = endpoint.map(telemetry::check) {
+            eprintln!("{name}: {error}");
+            return Exit::Usage;
+        }
         if args.check_config {
             println!("configuration is good");
             return Exit::Done;
         }
-        crate::log::start();
         crate::secret::keep_memory_private();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = self.worker_threads {
@@ -61,7 +66,24 @@ impl Program {
         }
         match builder.enable_all().build() {
             Ok(runtime) => {
+                let telemetry = {
+                    let _on = runtime.enter();
+                    let endpoint = settings.text(telemetry::KEY.path);
+                    endpoint.map(|endpoint| Telemetry::start(endpoint, name)).transpose()
+                };
+                let telemetry = match telemetry {
+                    Ok(telemetry) => telemetry,
+                    Err(error) => {
+                        eprintln!("{name}: {error}");
+                        return Exit::Usage;
+                    }
+                };
+                crate::log::start_with(telemetry.as_ref());
                 let exit = runtime.block_on(serve(config));
+                // Its connections live on the runtime.
+                if let Some(telemetry) = telemetry {
+                    telemetry.end();
+                }
                 runtime.shutdown_timeout(Duration::from_secs(1));
                 exit
             }
