@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lens_hist::layout::{OVERFLOW, index_of, low};
+use lens_hist::layout::{OVERFLOW, index_of};
 use lens_model::{Arm, SeriesKey, Slice, Stage};
 use serde_json::Value;
 use world::peers::present;
@@ -59,7 +59,7 @@ fn buckets(world: &World, key: &SeriesKey) -> BTreeMap<usize, u64> {
 fn expected(times: u64) -> BTreeMap<usize, u64> {
     let mut counts = BTreeMap::new();
     for nanos in values() {
-        *counts.entry(index_of(low(index_of(nanos)))).or_default() += times;
+        *counts.entry(index_of(nanos)).or_default() += times;
     }
     counts
 }

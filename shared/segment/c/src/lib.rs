@@ -41,19 +41,15 @@ pub enum LensArm {
 }
 
 /// A segment that this process records into.
-#[derive(Debug)]
 pub struct LensRecorder(Recorder);
 
 /// One histogram: a slice, a stage and an arm.
-#[derive(Debug)]
 pub struct LensSeries(Series);
 
 /// Counts answered and failed requests of a slice and an arm.
-#[derive(Debug)]
 pub struct LensRequests(Requests);
 
 /// A quality signal.
-#[derive(Debug)]
 pub struct LensGauge(Gauge);
 
 /// Writes `text` and a final zero into the caller's buffer, cut to what fits.
@@ -93,11 +89,7 @@ unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str, String> {
 ///
 /// # Safety
 /// As [`say`].
-unsafe fn handle<T>(
-    made: Result<T, String>,
-    error: *mut c_char,
-    error_bytes: usize,
-) -> *mut T {
+unsafe fn handle<T>(made: Result<T, String>, error: *mut c_char, error_bytes: usize) -> *mut T {
     match made {
         Ok(made) => {
             // SAFETY: the caller of this function vouches for the buffer.
@@ -114,7 +106,7 @@ unsafe fn handle<T>(
 
 /// Makes a segment. `directory` may be NULL: $LENS_SEGMENT_DIR, else /dev/shm/lens.
 ///
-/// NULL when it could not be made; then `error` (if not NULL, of `error_bytes` bytes) says why. Names
+/// `arm` is a `LensArm`. NULL when it could not be made; then `error` (if not NULL, of `error_bytes` bytes) says why. Names
 /// are 1 to 64 visible ASCII characters.
 ///
 /// # Safety
@@ -125,7 +117,7 @@ pub unsafe extern "C" fn lens_recorder_create(
     service: *const c_char,
     version: *const c_char,
     instance: *const c_char,
-    arm: LensArm,
+    arm: u32,
     error: *mut c_char,
     error_bytes: usize,
 ) -> *mut LensRecorder {
@@ -141,7 +133,7 @@ pub unsafe extern "C" fn lens_recorder_create(
         let (service, version, instance) = unsafe {
             (text("service", service)?, text("version", version)?, text("instance", instance)?)
         };
-        let options = RecorderOptions { arm: arm_of(arm), ..RecorderOptions::default() };
+        let options = RecorderOptions { arm: arm_of(arm)?, ..RecorderOptions::default() };
         let node = Node { service, version, instance };
         let made = Recorder::create_with(directory, node, options);
         made.map(LensRecorder).map_err(|error| error.to_string())
@@ -150,20 +142,15 @@ pub unsafe extern "C" fn lens_recorder_create(
     unsafe { handle(make(), error, error_bytes) }
 }
 
-const fn arm_of(arm: LensArm) -> Arm {
-    match arm {
-        LensArm::LensArmBaseline => Arm::Baseline,
-        LensArm::LensArmCanary => Arm::Canary,
-    }
+/// C may hand in any number where it means an enumeration.
+fn arm_of(code: u32) -> Result<Arm, String> {
+    let arm = u8::try_from(code).ok().and_then(Arm::from_code);
+    arm.ok_or_else(|| format!("arm {code} is unknown: use LensArmBaseline or LensArmCanary"))
 }
 
-const fn stage_of(stage: LensStage) -> Stage {
-    match stage {
-        LensStage::LensStageA => Stage::A,
-        LensStage::LensStageB => Stage::B,
-        LensStage::LensStageC => Stage::C,
-        LensStage::LensStageE2e => Stage::E2e,
-    }
+fn stage_of(code: u32) -> Result<Stage, String> {
+    let stage = u8::try_from(code).ok().and_then(Stage::from_code);
+    stage.ok_or_else(|| format!("stage {code} is unknown: use LensStageA, B, C or E2e"))
 }
 
 /// Lets a recorder go. The segment lives until the last series, counter and gauge of it is freed, too.
@@ -180,7 +167,7 @@ pub unsafe extern "C" fn lens_recorder_free(recorder: *mut LensRecorder) {
 
 /// The histogram of a slice, stage and arm, registered where it is new; NULL and the reason otherwise.
 ///
-/// Parts of a slice are 1 to 48 of `a-z 0-9 . _ + # -`.
+/// `stage` is a `LensStage`, `arm` a `LensArm`; parts of a slice are 1 to 48 of `a-z 0-9 . _ + # -`.
 ///
 /// # Safety
 /// `recorder` is NULL or a live recorder; strings and `error` as for [`lens_recorder_create`].
@@ -190,8 +177,8 @@ pub unsafe extern "C" fn lens_series_register(
     repo_type: *const c_char,
     language: *const c_char,
     size: *const c_char,
-    stage: LensStage,
-    arm: LensArm,
+    stage: u32,
+    arm: u32,
     error: *mut c_char,
     error_bytes: usize,
 ) -> *mut LensSeries {
@@ -200,7 +187,7 @@ pub unsafe extern "C" fn lens_series_register(
         let (recorder, slice) = unsafe {
             (recorder.as_ref().ok_or("recorder is null")?, slice_of(repo_type, language, size)?)
         };
-        let series = recorder.0.series_in_arm(slice, stage_of(stage), arm_of(arm));
+        let series = recorder.0.series_in_arm(slice, stage_of(stage)?, arm_of(arm)?);
         series.map(LensSeries).map_err(|error| error.to_string())
     };
     // SAFETY: the caller vouches for the buffer.
@@ -278,7 +265,7 @@ pub unsafe extern "C" fn lens_requests_register(
     repo_type: *const c_char,
     language: *const c_char,
     size: *const c_char,
-    arm: LensArm,
+    arm: u32,
     error: *mut c_char,
     error_bytes: usize,
 ) -> *mut LensRequests {
@@ -287,7 +274,7 @@ pub unsafe extern "C" fn lens_requests_register(
         let (recorder, slice) = unsafe {
             (recorder.as_ref().ok_or("recorder is null")?, slice_of(repo_type, language, size)?)
         };
-        let requests = recorder.0.requests_for(slice, arm_of(arm));
+        let requests = recorder.0.requests_for(slice, arm_of(arm)?);
         requests.map(LensRequests).map_err(|error| error.to_string())
     };
     // SAFETY: the caller vouches for the buffer.

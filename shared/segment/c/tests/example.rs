@@ -62,8 +62,7 @@ fn a_c_program_records_through_either_library_to_the_count() {
         ];
         compile("cc", &arguments);
         let segments = dir.path().join(format!("segments{ending}"));
-        let output =
-            Command::new(&program).env("LENS_SEGMENT_DIR", &segments).output().unwrap();
+        let output = Command::new(&program).env("LENS_SEGMENT_DIR", &segments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said, "quality gating on, user-42 is baseline, generation 0\n");
@@ -71,12 +70,52 @@ fn a_c_program_records_through_either_library_to_the_count() {
         assert_eq!(read(&segments), (counted.to_vec(), (3_000, 1), 98.7));
 
         // Where no segment can be made it says why, records nothing and runs to its end.
-        let output =
-            Command::new(&program).env("LENS_SEGMENT_DIR", "/proc/none").output().unwrap();
+        let output = Command::new(&program).env("LENS_SEGMENT_DIR", "/proc/none").output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("no segment: /proc/none"), "{said}");
     }
+}
+
+#[test]
+fn a_number_that_is_no_stage_is_refused_and_null_is_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("wrong");
+    let source = dir.path().join("wrong.c");
+    std::fs::write(
+        &source,
+        r#"#include "lens_recorder.h"
+#include <stdio.h>
+int main(void) {
+    char why[24], none[1];
+    LensRecorder *node = lens_recorder_create(NULL, "lens", "1", "n", 0, why, sizeof why);
+    if (lens_series_register(node, "a", "b", "c", (LensStage)9, 0, why, sizeof why)) return 1;
+    puts(why);
+    if (lens_series_register(NULL, "a", "b", "c", 0, 0, why, sizeof why)) return 2;
+    puts(why);
+    if (lens_series_register(node, "a", NULL, "c", 0, 0, none, 0)) return 3;
+    if (lens_requests_register(node, "a", "b", "\xff", 0, NULL, 9)) return 4;
+    lens_record(NULL, 1), lens_requests_ok(NULL), lens_gauge_set(NULL, 1);
+    lens_series_free(NULL), lens_requests_free(NULL), lens_gauge_free(NULL);
+    if (lens_flag_enabled(node, "no.such") || lens_killed(NULL)) return 5;
+    if (lens_canary_arm(node, NULL, 7) != LensArmBaseline) return 6;
+    lens_recorder_free(node), lens_recorder_free(NULL);
+    return 0;
+}
+"#,
+    )
+    .unwrap();
+    let library = library(".a");
+    let paths = [&source, &library, &program].map(|path| path.to_str().unwrap());
+    compile("cc", &[paths[0], paths[1], "-lpthread", "-ldl", "-lm", "-o", paths[2]]);
+    let output =
+        Command::new(&program).env("LENS_SEGMENT_DIR", dir.path().join("s")).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    // Cut to the buffer, its last byte the zero.
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "stage 9 is unknown: use\nrecorder is null\n"
+    );
 }
 
 #[test]

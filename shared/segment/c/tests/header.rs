@@ -18,6 +18,10 @@ fn the_header_is_what_the_source_says() {
         documentation_style: cbindgen::DocumentationStyle::C99,
         style: cbindgen::Style::Both,
         usize_is_size_t: true,
+        export: cbindgen::ExportConfig {
+            include: vec!["LensStage".into(), "LensArm".into()],
+            ..Default::default()
+        },
         line_length: 100,
         ..cbindgen::Config::default()
     };
