@@ -24,7 +24,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+wanted=(hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
