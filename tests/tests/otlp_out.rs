@@ -6,7 +6,7 @@ mod world;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lens_model::Stage;
@@ -17,25 +17,6 @@ use world::{
 };
 
 const DURATION: &str = "lens.stage.duration";
-
-/// The Python with the peers' libraries; `None`, said loudly, where it is not and need not be.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-fn python() -> Option<PathBuf> {
-    let dir = std::env::var_os("LENS_TEST_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-peers"),
-        PathBuf::from,
-    );
-    let python = dir.join("bin/python");
-    let mut ask = Command::new(&python);
-    ask.args(["-c", "import google.rpc.status_pb2, grpc, opentelemetry.proto"]);
-    if ask.output().is_ok_and(|output| output.status.success()) {
-        return Some(python);
-    }
-    let missing = format!("{} has no OTLP libraries: run deploy/test-peers.sh", python.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED AGAINST THE PEER: {missing}\n");
-    None
-}
 
 /// The receiver, answering as told.
 struct Receiver {
@@ -55,7 +36,7 @@ impl Receiver {
     }
 
     fn begin(world: &World, answers: &str, tls: bool) -> Option<Self> {
-        let mut command = Command::new(python()?);
+        let mut command = Command::new(world::peers::python()?);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/otlp_recv.py");
         command.arg(script).arg("--answers").arg(answers);
         if tls {
