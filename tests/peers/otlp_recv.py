@@ -251,9 +251,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--answers", default="")
     parser.add_argument("--tls", nargs=2)
+    parser.add_argument("--plain", action="store_true", help="refuse compressed gRPC messages")
     given = parser.parse_args()
     answers = Answers(given.answers)
     options = [("grpc.max_receive_message_length", REQUEST_BYTES_MAX), ("grpc.so_reuseport", 0)]
+    if given.plain:
+        options.append(("grpc.compression_enabled_algorithms_bitset", 1))
     server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     service_grpc.add_MetricsServiceServicer_to_server(Metrics(answers), server)
     traces_grpc.add_TraceServiceServicer_to_server(Traces(), server)

@@ -27,26 +27,23 @@ struct Receiver {
 
 impl Receiver {
     fn start(world: &World, answers: &str) -> Option<Self> {
-        Self::begin(world, answers, false)
+        Self::begin(world, answers, "http", &[])
     }
 
     /// The same, with the aggregator's own certificate over gRPC.
     fn secured(world: &World, answers: &str) -> Option<Self> {
-        Self::begin(world, answers, true)
+        let own = world.server_identity();
+        let file = |path: &Path| path.display().to_string();
+        Self::begin(world, answers, "https", &["--tls", &file(&own.cert), &file(&own.key)])
     }
 
-    fn begin(world: &World, answers: &str, tls: bool) -> Option<Self> {
+    fn begin(world: &World, answers: &str, scheme: &str, more: &[&str]) -> Option<Self> {
         let mut command = Command::new(world::peers::python()?);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/otlp_recv.py");
-        command.arg(script).arg("--answers").arg(answers);
-        if tls {
-            let own = world.server_identity();
-            command.arg("--tls").args([own.cert, own.key]);
-        }
+        command.arg(script).arg("--answers").arg(answers).args(more);
         let mut process = Process::start("otlp_recv", world.dir(), command);
         let ready = process.ready();
         let address = |key: &str| ready[key].as_str().unwrap().to_owned();
-        let scheme = if tls { "https" } else { "http" };
         let (grpc, http) = (format!("{scheme}://{}", address("grpc")), address("http"));
         Some(Self { process, grpc, http })
     }
@@ -177,6 +174,25 @@ fn cumulative_histograms_over_grpc_agree_with_the_api_and_outlive_the_aggregator
         }
     }
     drop(agent);
+}
+
+#[test]
+fn grpc_messages_are_compressed_unless_told_otherwise() {
+    let mut world = World::bare();
+    // It refuses what is compressed, so that what it takes is not.
+    let Some(mut receiver) = Receiver::begin(&world, "", "http", &["--plain"]) else { return };
+    let endpoint = receiver.grpc.clone();
+    let (_agent, node) = exporting(&[("otlp.endpoint", &endpoint)], &mut world);
+    record(&node, 7, 1_000);
+    until("a refusal", || {
+        let refused = counter(&world, "lens_otlp_requests_refused_total");
+        holds(refused > 0.0, &refused)
+    });
+    world.aggregator().terminate();
+    let plain = [("otlp.endpoint", &*endpoint), ("otlp.compression", "none")];
+    world.start_aggregator(&[&plain[..], &[("otlp.interval_s", "1")]].concat());
+    let requests = receiver.until(|point| point["count"] == 1_000);
+    assert_eq!(counter(&world, "lens_otlp_requests_refused_total"), 0.0, "{requests:?}");
 }
 
 /// The value of a metric of the aggregator's own.

@@ -141,7 +141,7 @@ impl Telemetry {
         let ending = std::thread::Builder::new().name("telemetry-end".into()).spawn(move || {
             drop(self.tracer.shutdown_with_timeout(LAST_MAX));
             drop(self.meter.shutdown_with_timeout(LAST_MAX));
-            drop(done.send(()));
+            done.send(()).ok();
         });
         if ending.is_ok() && ended.recv_timeout(LAST_MAX).is_err() {
             tracing::debug!("the last of the telemetry was not taken in time");
