@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::export::openmetrics::{Format, render};
+use crate::export::openmetrics::families;
+use crate::export::text::{Dialect, render};
 use crate::snapshot::Snapshot;
 
 type Labels = BTreeMap<String, String>;
@@ -35,6 +36,7 @@ fn parse(text: &str, open: bool) -> BTreeMap<(String, Labels), f64> {
         let suffixes: &[&str] = match kind.as_str() {
             "counter" if open => &["_total"],
             "summary" => &["", "_sum", "_count"],
+            "histogram" => &["_bucket", "_sum", "_count"],
             _ => &[""],
         };
         let fits = suffixes.iter().any(|suffix| name == format!("{family}{suffix}"));
@@ -149,7 +151,7 @@ async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
 fn an_empty_state_has_its_own_metrics_and_no_latencies() {
     let state = state();
     let snapshot = Snapshot::take(&state, state.now());
-    let samples = parse(&render(&state, &snapshot, 0, Format::OpenMetrics), true);
+    let samples = parse(&render(&families(&state, &snapshot, 0), Dialect::OpenMetrics), true);
     let own = |name: &str| name.starts_with("lens_aggregator_") || name == "lens_alerts";
     assert!(samples.keys().all(|(name, _)| own(name)));
     let alone = |name: &str| samples.get(&(name.to_owned(), Labels::new()));
