@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
+use crate::export::remote_write::Tally;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -362,6 +363,8 @@ pub struct State {
     pub certificate_expires: AtomicU64,
     /// Where questions about more than the last hour are answered, while the store is open.
     history: RwLock<Option<History>>,
+    /// What remote write counts, where it is on.
+    pub remote_write: Option<Arc<Tally>>,
     /// Why nothing is taken in, while the store is not open.
     fault: RwLock<Option<String>>,
 }
@@ -392,6 +395,7 @@ impl State {
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
             history: RwLock::new(None),
+            remote_write: None,
             fault: RwLock::new(None),
         }
     }

@@ -9,4 +9,5 @@ pub mod native;
 pub mod negotiate;
 pub mod openmetrics;
 pub mod protobuf;
+pub mod remote_write;
 pub mod text;

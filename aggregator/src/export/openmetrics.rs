@@ -29,6 +29,9 @@ pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text 
     agents(&mut text, snapshot);
     alerts(&mut text, state, snapshot);
     itself(&mut text, state, snapshot, subscribers);
+    if let Some(tally) = &state.remote_write {
+        tally.export(&mut text, state.now().0);
+    }
     text
 }
 
@@ -199,6 +202,11 @@ fn agents(text: &mut Text, snapshot: &Snapshot) {
             text.sample(name, &[("agent", &agent.name)], pick(agent));
         }
     }
+    text.family("lens_agent_info", "gauge", "The agent's version, as it says; 1.");
+    for agent in &snapshot.agents {
+        let labels = [("agent", agent.name.as_str()), ("version", agent.version.as_str())];
+        text.sample("lens_agent_info", &labels, 1);
+    }
     text.family("lens_agent_rejected", "counter", "Deltas and frames refused, by reason.");
     for agent in &snapshot.agents {
         for (reason, count) in &agent.rejected {
@@ -261,6 +269,8 @@ fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usiz
         text.family(&name, "counter", help);
         text.sample(&format!("{name}_total"), &[], counter.load(Ordering::Relaxed));
     }
+    text.family("lens_aggregator_info", "gauge", "This aggregator's version; 1.");
+    text.sample("lens_aggregator_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let totals = &snapshot.totals;
     let gauges = [
         ("uptime_seconds", "Time since start.", Some(snapshot.uptime_s)),
