@@ -9,6 +9,7 @@ pub mod http;
 pub mod node;
 pub mod peer;
 pub mod process;
+pub mod prometheus;
 pub mod receiver;
 pub mod spaces;
 
