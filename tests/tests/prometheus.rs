@@ -242,7 +242,8 @@ fn everything(settings: &[(&str, &str)]) -> (World, world::Agent, Recorder) {
     (world, agent, node)
 }
 
-/// Records for a while in both arms: stage A slow, so that limits break and alerts fire.
+/// Records for a while in both arms: stage A slow, so that limits break and alerts fire, and stage B
+/// with a tail of forty times its p95, so that a verdict is a violation.
 fn busy(node: &Recorder, span: Duration) {
     let mut rng = choices(7);
     let slow = "lognormal:median=20ms,sigma=0.5".parse::<Distribution>().unwrap();
@@ -253,7 +254,12 @@ fn busy(node: &Recorder, span: Duration) {
             let requests = node.requests_for(slice("rust"), arm).unwrap();
             for stage in [Stage::A, Stage::B, Stage::E2e] {
                 let series = node.series_in_arm(slice("rust"), stage, arm).unwrap();
-                (0..100).for_each(|_| series.record(sampler.sample(&mut rng)));
+                match stage {
+                    Stage::B => (0..100).for_each(|at| {
+                        series.record(if at % 33 == 0 { 80_000_000 } else { 2_000_000 });
+                    }),
+                    _ => (0..100).for_each(|_| series.record(sampler.sample(&mut rng))),
+                }
             }
             (0..99).for_each(|_| requests.ok());
             requests.error();
@@ -265,10 +271,13 @@ fn busy(node: &Recorder, span: Duration) {
 #[test]
 fn the_text_forms_are_read_by_parsers_that_are_not_ours_and_the_linter_has_nothing_to_say() {
     let (world, _agent, node) = everything(&[]);
+    node.gauge("span_coverage_percent").set(98.7);
     busy(&node, Duration::from_secs(1));
-    until("alerts", || {
+    until("a value of every kind", || {
         let text = http::get(world.http(), "/metrics")?.1;
-        holds(text.contains("lens_alerts{state=\"firing\"} 1") || text.contains("fired\"} "), &text)
+        let kinds =
+            ["lens_node_reading{", "lens_alert_transitions_total{kind=\"fired\"", "quantile="];
+        holds(kinds.iter().all(|kind| text.contains(kind)), &text)
     });
     let plain = http::get(world.http(), "/metrics").unwrap().1;
     if let Some(out) = promtool(&["check", "metrics"], &plain) {
@@ -330,14 +339,17 @@ fn every_query_of_every_dashboard_has_series_and_every_rule_can_be_evaluated() {
         ("remote_write.url", &url),
         ("remote_write.interval_s", "1"),
         ("remote_write.labels", "job=written"),
+        ("slo.e2e_p95_ms", "100"),
     ]);
     let scraped = [world.http()];
     let prometheus = Prometheus::start(world.dir(), "prom", &written, &scraped, &NATIVE).unwrap();
     busy(&node, Duration::from_secs(12));
-    until("a broken limit that is told of", || {
+    until("a broken limit, a violation and an alert", || {
         let told = prometheus.value("sum(lens_alerts{job=\"lens\",state=\"firing\"})")?;
-        let kept = prometheus.query("lens_slo_kept == 0")?;
-        holds(told > 0.0 && !kept.is_empty(), &(told, kept))
+        let broken = prometheus.query("lens_slo_kept{job=\"lens\"} == 0")?.len();
+        let violation = "lens_verdict{job=\"lens\",verdict=\"violation\"} == 1";
+        let violated = prometheus.query(violation)?.len();
+        holds(told > 0.0 && broken > 0 && violated > 0, &(told, broken, violated))
     });
     drop(agent);
     let mut command = Command::new(python);

@@ -143,6 +143,20 @@ fn series(text: &mut Text, snapshot: &Snapshot) {
             text.sample("lens_slo_limit_seconds", &[a, b, c, of], slo.limit_ms / 1e3);
         }
     }
+    let help = "1 while a stage's limit is kept, 0 while it is broken; absent without an answer.";
+    text.family("lens_slo_kept", "gauge", help);
+    for row in &snapshot.rows {
+        let slice = row.slice.to_string();
+        let [a, b, c] = labels(row, &slice);
+        for slo in &row.slo {
+            let kept = match slo.state {
+                Verdict::Ok => true,
+                Verdict::Violation => false,
+                _ => continue,
+            };
+            text.sample("lens_slo_kept", &[a, b, c, ("percentile", slo.quantile)], kept);
+        }
+    }
 }
 
 fn each(text: &mut Text, snapshot: &Snapshot, name: &str, value: impl Fn(&Row) -> Option<f64>) {
@@ -167,18 +181,18 @@ fn requests(text: &mut Text, snapshot: &Snapshot) {
 
 fn nodes(text: &mut Text, state: &State) {
     let windows = state.windows.read();
-    text.family("lens_node_gauge", "gauge", "Newest reading of each gauge of each search node.");
+    text.family("lens_node_reading", "gauge", "Newest reading of each gauge of each search node.");
     for (host, name, value, _) in windows.gauges() {
         let labels =
             [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
-        text.sample("lens_node_gauge", &labels, value);
+        text.sample("lens_node_reading", &labels, value);
     }
     let help = "When each gauge of each search node was read, Unix time.";
-    text.family("lens_node_gauge_timestamp_seconds", "gauge", help);
+    text.family("lens_node_reading_timestamp_seconds", "gauge", help);
     for (host, name, _, at) in windows.gauges() {
         let labels =
             [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
-        text.sample("lens_node_gauge_timestamp_seconds", &labels, seconds(u128::from(at.0)));
+        text.sample("lens_node_reading_timestamp_seconds", &labels, seconds(u128::from(at.0)));
     }
 }
 

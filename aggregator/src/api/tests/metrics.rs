@@ -131,6 +131,22 @@ async fn both_dialects_are_well_formed_and_say_the_same() {
 }
 
 #[tokio::test]
+async fn protobuf_is_served_to_whoever_wants_it_most_and_caches_are_told_why() {
+    let (router, _) = served(fed());
+    let accept = "text/plain;q=0.5,application/vnd.google.protobuf;\
+        proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6";
+    let request = Request::builder().uri("/metrics").header("accept", accept);
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["vary"], "accept");
+    let kind = response.headers()["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("application/vnd.google.protobuf; proto=io.prometheus.client."));
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let (length, name) = (body[0], b"lens_latency_seconds");
+    assert!(length > 0x7f, "the length of the first family, a varint of more than a byte");
+    assert!(body.windows(name.len()).any(|part| part == name));
+}
+
+#[tokio::test]
 async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
     let (router, _) = served(fed());
     let samples = parse(&get(&router, "/metrics").await.text, false);
@@ -142,7 +158,7 @@ async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
     };
     // 100 samples: p50 and p95 are known, p99 and p99.9 are not, nor is their ratio.
     assert_eq!((few("lens_latency_seconds"), few("lens_tail_ratio")), (2, 0));
-    let odd = samples.iter().find(|((name, _), _)| name == "lens_node_gauge").unwrap();
+    let odd = samples.iter().find(|((name, _), _)| name == "lens_node_reading").unwrap();
     assert_eq!(odd.0.1["gauge"], "span \"coverage\"\\\n");
     assert!(odd.1.is_infinite());
 }
