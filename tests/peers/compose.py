@@ -15,6 +15,9 @@ for name, service in held["services"].items():
     tag = service["image"].rpartition(":")[2]
     if not (service["image"].startswith("${") or tag[:1].isdigit() or tag.startswith("v")):
         faults.append(f"{name}: {service['image']} has no version")
+    if build := service.get("build"):
+        if not (path.parent / build["context"] / build["dockerfile"]).exists():
+            faults.append(f"{name} is built from {build['dockerfile']}, which is not there")
     for other in service.get("depends_on", []):
         if other not in held["services"]:
             faults.append(f"{name} depends on {other}, which is no service")
