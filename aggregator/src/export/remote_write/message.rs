@@ -14,7 +14,7 @@ use crate::export::family::{Families, Family, Kind, Metric, Value, canonical};
 use crate::export::native::{self, CLASSIC, SCHEMA, ZERO_THRESHOLD};
 
 /// `prometheus`, as far as it is sent.
-mod message {
+mod prompb {
     use prost::Message;
 
     #[derive(Clone, PartialEq, Message)]
@@ -102,7 +102,7 @@ mod message {
     }
 }
 
-use message::{Label, TimeSeries};
+use prompb::{Label, TimeSeries};
 
 /// One request, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,26 +133,26 @@ pub fn batches(families: &Families, config: &Config, at: UnixNanos) -> Vec<Batch
     all.chunks(config.samples.max(1))
         .map(|part| {
             let metadata = std::mem::take(&mut metadata);
-            pack(&message::WriteRequest { timeseries: part.to_vec(), metadata }, at)
+            pack(&prompb::WriteRequest { timeseries: part.to_vec(), metadata }, at)
         })
         .collect()
 }
 
-fn pack(request: &message::WriteRequest, collected: UnixNanos) -> Batch {
+fn pack(request: &prompb::WriteRequest, collected: UnixNanos) -> Batch {
     let plain = request.encode_to_vec();
     // Fails only for what is longer than 4 GiB, of which a request has a small part.
     let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap_or_default();
     Batch { body, samples: request.timeseries.len() as u64, collected }
 }
 
-fn meaning(family: &Family) -> message::MetricMetadata {
+fn meaning(family: &Family) -> prompb::MetricMetadata {
     let kind = match family.kind {
         Kind::Counter => 1,
         Kind::Gauge => 2,
         Kind::Histogram => 3,
         Kind::Summary => 5,
     };
-    message::MetricMetadata {
+    prompb::MetricMetadata {
         r#type: kind,
         metric_family_name: family.sample_name(),
         help: family.help.clone(),
@@ -215,8 +215,8 @@ impl Writer<'_> {
     fn native(&self, name: &str, metric: &Metric, histogram: &native::Histogram) -> TimeSeries {
         let (spans, positive_deltas) = histogram.spans();
         let span =
-            |span: native::Span| message::BucketSpan { offset: span.offset, length: span.length };
-        let held = message::Histogram {
+            |span: native::Span| prompb::BucketSpan { offset: span.offset, length: span.length };
+        let held = prompb::Histogram {
             count_int: Some(histogram.count),
             sum: histogram.sum,
             schema: SCHEMA,
@@ -243,7 +243,7 @@ impl Writer<'_> {
     ) -> TimeSeries {
         TimeSeries {
             labels: self.labels(name, metric, more),
-            samples: vec![message::Sample { value, timestamp: self.millis }],
+            samples: vec![prompb::Sample { value, timestamp: self.millis }],
             exemplars: Vec::new(),
             histograms: Vec::new(),
         }
@@ -260,8 +260,8 @@ impl Writer<'_> {
     }
 }
 
-fn exemplar(exemplar: &native::Exemplar) -> message::Exemplar {
-    message::Exemplar {
+fn exemplar(exemplar: &native::Exemplar) -> prompb::Exemplar {
+    prompb::Exemplar {
         labels: vec![Label { name: "trace_id".into(), value: exemplar.trace() }],
         value: exemplar.seconds(),
         timestamp: i64::try_from(exemplar.at.0 / 1_000_000).unwrap_or(i64::MAX),
@@ -295,9 +295,9 @@ mod tests {
         sheet
     }
 
-    fn read(batch: &Batch) -> message::WriteRequest {
+    fn read(batch: &Batch) -> prompb::WriteRequest {
         let plain = snap::raw::Decoder::new().decompress_vec(&batch.body).unwrap();
-        message::WriteRequest::decode(plain.as_slice()).unwrap()
+        prompb::WriteRequest::decode(plain.as_slice()).unwrap()
     }
 
     fn line(series: &TimeSeries) -> String {
