@@ -12,7 +12,8 @@ use lens_benches::load::Distribution;
 use lens_model::{Arm, Stage};
 use lens_segment::Recorder;
 use serde_json::Value;
-use world::prometheus::{Prometheus, feed, port, present, promtool, python, shipped};
+use world::peers::{present, python};
+use world::prometheus::{Prometheus, feed, port, promtool, shipped};
 use world::{Tally, World, choices, holds, http, recorder, slice, until, until_within};
 
 /// Flags with which Debian's Prometheus takes native histograms both ways.

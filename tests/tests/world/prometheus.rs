@@ -6,32 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use super::peers::present;
 use super::{Process, http, until};
 
 /// A free port, taken by nobody for the moment.
 pub fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-pub fn present(path: &Path) -> Option<PathBuf> {
-    if path.exists() {
-        return Some(path.to_owned());
-    }
-    let missing = format!("{} is not there: run deploy/test-peers.sh", path.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED AGAINST THE PEER: {missing}\n");
-    None
-}
-
-/// The Python with the peers' libraries.
-pub fn python() -> Option<PathBuf> {
-    let dir = std::env::var_os("LENS_TEST_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-peers"),
-        PathBuf::from,
-    );
-    present(&dir.join("bin/python"))
 }
 
 /// A file of this checkout.
