@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager,
-# the libraries of Standard Webhooks, Slack and PagerDuty, and iptables, which drops packets. Does
-# nothing that is done already; a test that lacks one says so loudly.
+# Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager, a
+# real Prometheus, the libraries of Standard Webhooks, Slack, PagerDuty, Prometheus and Grafana, and
+# iptables, which drops packets. Does nothing that is done already; a test that lacks one says so
+# loudly.
 #
 #   deploy/test-peers.sh [DIR]     DIR holds the Python environment, target/test-peers by default
 set -euo pipefail
@@ -12,6 +13,9 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
 missing=()
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
+# Debian may start a Prometheus of its own with the package: tests use only their own processes, at
+# free ports, and mind none that runs already.
+command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 command -v iptables >/dev/null || missing+=(iptables)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/github.com/Masterminds/sprig ] \
@@ -24,7 +28,9 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+wanted=(grafana-foundation-sdk==0.0.21 hdrhistogram==0.10.8 jsonschema==4.26.0
+    kubernetes-validate==1.37.0 pagerduty==7.2.0 prometheus_client==0.26.0 PyYAML==6.0.4
+    slack_sdk==3.48.0 standardwebhooks==1.1.0)
 # An OTLP receiver by the official definitions.
 wanted+=(googleapis-common-protos==1.76.0 grpcio==1.85.3 opentelemetry-proto==1.45.2)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
@@ -32,4 +38,4 @@ if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
 fi
-echo "test peers: $(command -v prometheus-alertmanager), $dir (${wanted[*]})"
+echo "test peers: $(command -v prometheus) $(command -v prometheus-alertmanager), $dir (${wanted[*]})"

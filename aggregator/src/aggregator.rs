@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 use tracing::{debug_span, error};
 
 use crate::alerts::Desk;
+use crate::alerts::transport::Http;
 use crate::config::Config;
+use crate::export::remote_write::{self, Config as RemoteWrite};
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
@@ -58,6 +60,7 @@ pub struct Aggregator {
     state: Arc<State>,
     listener: Listener,
     worker: Worker,
+    remote_write: Option<RemoteWrite>,
 }
 
 /// Starts an aggregator on a machine and runs it until shutdown.
@@ -126,6 +129,7 @@ impl Aggregator {
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
+        state.remote_write = config.remote_write.as_ref().map(|_| Arc::default());
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -133,7 +137,8 @@ impl Aggregator {
         let domain = config.trust_domain.clone();
         let listener = Listener::open(config.quic_listen, &config.identity, domain, ingest)?
             .limited(config.limits);
-        Ok(Self { env, state, listener, worker })
+        let remote_write = config.remote_write.clone();
+        Ok(Self { env, state, listener, worker, remote_write })
     }
 
     /// What it knows.
@@ -159,6 +164,10 @@ impl Aggregator {
         let mut alerting = JoinSet::new();
         alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
+        if let Some(config) = self.remote_write {
+            // Dropped at shutdown: what it had not sent is in the next collection as well.
+            tasks.spawn(write_to_remote(Arc::clone(&self.state), config, shutdown.clone()));
+        }
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
@@ -168,6 +177,14 @@ impl Aggregator {
         stop_worker.begin();
         drop(tokio::time::timeout(DRAIN_MAX, worker.join_next()).await);
         drop(tokio::time::timeout(DRAIN_MAX, alerting.join_next()).await);
+    }
+}
+
+/// Pushes metrics until shutdown.
+async fn write_to_remote(state: Arc<State>, config: RemoteWrite, shutdown: Shutdown) {
+    match Http::new() {
+        Ok(http) => remote_write::run(state, config, Arc::new(http), shutdown).await,
+        Err(error) => error!(%error, "metrics cannot be written to remote"),
     }
 }
 

@@ -13,6 +13,7 @@ use lens_service::config::{Key, Kind, Problem, Problems, Settings, nearest};
 use lens_service::tls::{self, IdentityFiles};
 
 use crate::audit::Places;
+use crate::export::remote_write;
 use crate::listen::Limits;
 use crate::state::{Mode, Rules, SliceRules};
 use crate::store::{LIVES_MAX, StoreConfig};
@@ -446,6 +447,54 @@ pub const KEYS: &[Key] = &[
         default: Some("10.0"),
         doc: "narrowest window a rule is judged on, seconds; from 300 on bursts are noise",
     },
+    Key {
+        path: "remote_write.url",
+        kind: Kind::Text,
+        default: None,
+        doc: "where metrics are pushed to, such as https://mimir.example/api/v1/push; off when unset",
+    },
+    Key {
+        path: "remote_write.interval_s",
+        kind: Kind::Integer { min: 1, max: 3_600 },
+        default: Some("15"),
+        doc: "time between two collections, seconds",
+    },
+    Key {
+        path: "remote_write.bearer_token_file",
+        kind: Kind::Path,
+        default: None,
+        doc: "file that holds a bearer token. Mode 600",
+    },
+    Key {
+        path: "remote_write.headers",
+        kind: Kind::Labels,
+        default: None,
+        doc: "headers of every request, such as { X-Scope-OrgID = \"search\" }; not for secrets",
+    },
+    Key {
+        path: "remote_write.labels",
+        kind: Kind::Labels,
+        default: None,
+        doc: "labels added to every series that lacks them, such as { cluster = \"eu-1\" }",
+    },
+    Key {
+        path: "remote_write.send_native_histograms",
+        kind: Kind::Switch,
+        default: Some("false"),
+        doc: "send histograms in exponential buckets; a receiver that knows none drops them silently",
+    },
+    Key {
+        path: "remote_write.queue_mib",
+        kind: Kind::Integer { min: 1, max: 1_024 },
+        default: Some("16"),
+        doc: "most that waits to be sent, MiB; collecting pauses when it is full",
+    },
+    Key {
+        path: "remote_write.samples_per_request",
+        kind: Kind::Integer { min: 10, max: 100_000 },
+        default: Some("2000"),
+        doc: "most samples of one request",
+    },
 ];
 
 /// The keys that say how samples are judged: those a file of rules may hold.
@@ -476,6 +525,8 @@ pub struct Config {
     pub alerts: crate::alerts::Config,
     /// Where merged series are sent to, if they are.
     pub otlp: Option<crate::export::otlp::Config>,
+    /// Where metrics are pushed to, if they are.
+    pub remote_write: Option<remote_write::Config>,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -544,6 +595,7 @@ impl Config {
         });
         let mut alerts = crate::alerts::Config::check(settings, &mut problems);
         let otlp = crate::export::otlp::Config::check(settings, &mut problems);
+        let remote_write = remote_write::Config::check(settings, &mut problems);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -595,6 +647,7 @@ impl Config {
             rules: Rules { slices_known, slices_automatic_max, ..rules },
             alerts,
             otlp,
+            remote_write,
             store,
             commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })

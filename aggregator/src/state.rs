@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
+use crate::export::remote_write::Tally;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -368,6 +369,8 @@ pub struct State {
     pub(crate) counted_since: OnceLock<UnixNanos>,
     /// Where questions about more than the last hour are answered, while the store is open.
     history: RwLock<Option<History>>,
+    /// What remote write counts, where it is on.
+    pub remote_write: Option<Arc<Tally>>,
     /// Why nothing is taken in, while the store is not open.
     fault: RwLock<Option<String>>,
 }
@@ -401,6 +404,7 @@ impl State {
             otlp: crate::export::otlp::Stats::default(),
             counted_since: OnceLock::new(),
             history: RwLock::new(None),
+            remote_write: None,
             fault: RwLock::new(None),
         }
     }

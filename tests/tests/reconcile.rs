@@ -94,7 +94,7 @@ fn what_threads_record_while_agents_harvest_is_merged_to_the_last_sample() {
         let (_, metrics) = http::get(world.http(), "/metrics")?;
         let reading = |instance: &str, name: &str, value: &str| {
             metrics.lines().any(|line| {
-                line.starts_with("lens_node_gauge{")
+                line.starts_with("lens_node_reading{")
                     && line.contains(&format!("\"{instance}\""))
                     && line.contains(&format!("\"{name}\""))
                     && line.ends_with(&format!(" {value}"))

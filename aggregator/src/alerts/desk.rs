@@ -33,6 +33,7 @@ use super::transport::{Http, Nowhere, Transport};
 
 pub use acts::AnnounceError;
 pub use queue::Next;
+pub(crate) use queue::wait;
 
 /// Closed alerts kept.
 pub const PAST_MAX: usize = 1_000;

@@ -1,4 +1,4 @@
-//! The one place in alerting that holds a socket: an HTTP POST and its answer.
+//! The one place in alerting and remote write that holds a socket: an HTTP POST and its answer.
 //!
 //! No redirects, no proxies, no more of an answer read than is kept; TLS against the system's
 //! authorities.
@@ -84,13 +84,15 @@ impl Http {
         let mut built = hyper::Request::builder()
             .method(Method::POST)
             .uri(request.url.expose())
-            .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("lens/", env!("CARGO_PKG_VERSION")));
+        if !request.headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
+            built = built.header(header::CONTENT_TYPE, "application/json");
+        }
         for (name, value) in &request.headers {
             let mut value = HeaderValue::from_str(value.expose())
                 .map_err(|_| format!("{name} holds what no header may"))?;
             value.set_sensitive(true);
-            built = built.header(*name, value);
+            built = built.header(name, value);
         }
         let built = built.body(Full::from(request.body)).map_err(|error| error.to_string())?;
         let response = self.client.request(built).await.map_err(|error| chain(&error))?;

@@ -1,16 +1,18 @@
 //! `/metrics`.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::IntoResponse;
 
 use super::{Api, Problem};
-use crate::export::openmetrics::{self, Format};
+use crate::export::negotiate::negotiate;
+use crate::export::openmetrics;
 
 /// Everything, for scrapers
 ///
-/// OpenMetrics 1.0 text when `Accept` asks for it, Prometheus text 0.0.4 otherwise. A quantile
-/// without enough samples is absent, not 0.
+/// What `Accept` asks for, by its `q` values: Prometheus protobuf with native histograms,
+/// OpenMetrics 1.0 text, or Prometheus text 0.0.4, which is also what is served when none is asked
+/// for. A quantile without enough samples is absent, not 0.
 #[utoipa::path(get, path = "/metrics", tag = "export",
     responses(
         (status = 200, description = "The metrics", body = String,
@@ -24,13 +26,14 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let open = accept.flat_map(|value| value.split(',')).any(|kind| {
-        kind.split(';').next().is_some_and(|name| name.trim() == "application/openmetrics-text")
-    });
-    let format = if open { Format::OpenMetrics } else { Format::Prometheus };
+    let format = negotiate(accept);
     let subscribers = api.live.subscribers();
-    let text = api
-        .work(move |state, live| openmetrics::render(state, &live.snapshot(), subscribers, format))
+    let body = api
+        .work(move |state, live| {
+            format.render(&openmetrics::families(state, &live.snapshot(), subscribers))
+        })
         .await?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], text))
+    let kind = HeaderValue::from_static(format.content_type());
+    // A cache between must not give one scraper what another asked for.
+    Ok(([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], body))
 }

@@ -1,43 +1,28 @@
-//! The metrics as text: OpenMetrics 1.0 or Prometheus 0.0.4.
+//! What is exported: every metric there is, as families that each format writes in its own words.
 //!
 //! Windowed quantiles are summaries, which is what that type means: quantiles over a sliding
 //! window, sum and count over the lifetime. (Linters refuse a gauge with a label `quantile`.)
 //! The ends of their intervals are summaries of quantiles alone, so that the labels match.
+//! Counters and histograms are those of the store: a restart does not set them back, so a scraper
+//! sees no reset until the store itself is made anew, and then it sees the count fall. The store
+//! does not hold when a series began, so no creation time is claimed.
 //! Promise: a value that was not measured is absent, never 0. Base units: seconds, ratios.
 
-use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use lens_hist::Counts;
 use lens_model::UnixNanos;
 
+use super::family::{Families as Text, Summary};
+use super::native::{Exemplar, Histogram};
 use crate::judge::Verdict;
 use crate::snapshot::{Row, Snapshot, Value};
 use crate::state::State;
 use crate::window::Selection;
 
-/// The two dialects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.0.
-    OpenMetrics,
-    /// Prometheus text 0.0.4.
-    Prometheus,
-}
-
-impl Format {
-    /// The content type to serve it as.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-        }
-    }
-}
-
-/// The state's metrics as text; `subscribers` are the event stream's.
-pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Format) -> String {
-    let mut text = Text { out: String::new(), format };
+/// The state's metrics; `subscribers` are the event stream's.
+pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text {
+    let mut text = Text::default();
     latencies(&mut text, state, snapshot);
     series(&mut text, snapshot);
     requests(&mut text, snapshot);
@@ -46,61 +31,43 @@ pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Fo
     alerts(&mut text, state, snapshot);
     otlp(&mut text, state);
     itself(&mut text, state, snapshot, subscribers);
-    if format == Format::OpenMetrics {
-        text.out.push_str("# EOF\n");
+    if let Some(tally) = &state.remote_write {
+        tally.export(&mut text, state.now().0);
     }
-    text.out
-}
-
-struct Text {
-    out: String,
-    format: Format,
-}
-
-impl Text {
-    /// Begins a metric. A counter's `name` stands without `_total`.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let suffix = match (self.format, kind) {
-            (Format::Prometheus, "counter") => "_total",
-            _ => "",
-        };
-        let help = escape(help, self.format == Format::OpenMetrics);
-        self.put(format_args!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.out.push_str(name);
-        for (at, (label, value)) in labels.iter().enumerate() {
-            let before = if at == 0 { '{' } else { ',' };
-            self.put(format_args!("{before}{label}=\"{}\"", escape(value, true)));
-        }
-        let close = if labels.is_empty() { "" } else { "}" };
-        self.put(format_args!("{close} {value}\n"));
-    }
-
-    fn put(&mut self, what: std::fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        self.out.write_fmt(what).unwrap_or_default();
-    }
-}
-
-fn escape(text: &str, quotes: bool) -> String {
-    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
-    if quotes { text.replace('"', "\\\"") } else { text }
+    text
 }
 
 fn labels<'a>(row: &'a Row, slice: &'a str) -> [(&'static str, &'a str); 3] {
     [("slice", slice), ("stage", row.stage.as_str()), ("arm", row.arm.as_str())]
 }
 
+/// Samples ever merged of each row, as histograms and their overflow.
+fn lifetimes(state: &State, snapshot: &Snapshot) -> Vec<(Histogram, u64)> {
+    let mut counts = Counts::new();
+    let lifetime = |row: &Row| {
+        counts.clear();
+        state.windows.read().lifetime(&Selection::series(&row.key()), &mut counts);
+        (Histogram::of(&counts, exemplars()), counts.overflow())
+    };
+    snapshot.rows.iter().map(lifetime).collect()
+}
+
+/// Slow requests to look up: none yet, because segments hold no trace ids.
+const fn exemplars() -> &'static [Exemplar] {
+    &[]
+}
+
 fn latencies(text: &mut Text, state: &State, snapshot: &Snapshot) {
     type Pick = fn(&Value) -> Option<f64>;
-    let families: [(&str, &str, Pick); 3] = [
-        (
-            "lens_latency_seconds",
-            "Latency quantiles over the summary window; sum and count since start.",
-            |value| value.value_ms,
-        ),
+    let lifetimes = lifetimes(state, snapshot);
+    let help = "Latency quantiles over the summary window; sum and count since the store began.";
+    text.family("lens_latency_seconds", "summary", help);
+    for (row, (histogram, _)) in snapshot.rows.iter().zip(&lifetimes) {
+        let lifetime = Some((histogram.sum, histogram.count));
+        let quantiles = quantiles(row, |value| value.value_ms);
+        text.summary(&labels(row, &row.slice.to_string()), Summary { quantiles, lifetime });
+    }
+    let ends: [(&str, &str, Pick); 2] = [
         (
             "lens_latency_low_seconds",
             "Lower end of the 95 % interval of each latency quantile.",
@@ -112,26 +79,29 @@ fn latencies(text: &mut Text, state: &State, snapshot: &Snapshot) {
             |value| value.high_ms,
         ),
     ];
-    for (name, help, pick) in families {
+    for (name, help, pick) in ends {
         text.family(name, "summary", help);
         for row in &snapshot.rows {
-            let slice = row.slice.to_string();
-            let [a, b, c] = labels(row, &slice);
-            let values =
-                [("0.5", &row.p50), ("0.95", &row.p95), ("0.99", &row.p99), ("0.999", &row.p99_9)];
-            for (quantile, value) in values {
-                if let Some(ms) = pick(value) {
-                    text.sample(name, &[a, b, c, ("quantile", quantile)], ms / 1e3);
-                }
-            }
-            if name == "lens_latency_seconds" {
-                let mut counts = Counts::new();
-                state.windows.read().lifetime(&Selection::series(&row.key()), &mut counts);
-                text.sample(&format!("{name}_sum"), &[a, b, c], seconds(counts.sum_nanos()));
-                text.sample(&format!("{name}_count"), &[a, b, c], counts.total());
-            }
+            let summary = Summary { quantiles: quantiles(row, pick), lifetime: None };
+            text.summary(&labels(row, &row.slice.to_string()), summary);
         }
     }
+    let help = "Samples above 68.7 s, the largest latency with a bucket of its own.";
+    text.family("lens_samples_overflow", "counter", help);
+    for (row, (_, overflow)) in snapshot.rows.iter().zip(&lifetimes) {
+        let slice = row.slice.to_string();
+        text.sample("lens_samples_overflow_total", &labels(row, &slice), *overflow);
+    }
+    text.family("lens_duration_seconds", "histogram", "Latencies since the store began.");
+    for (row, (histogram, _)) in snapshot.rows.iter().zip(lifetimes) {
+        text.histogram(&labels(row, &row.slice.to_string()), histogram);
+    }
+}
+
+fn quantiles(row: &Row, pick: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
+    let values = [(0.5, &row.p50), (0.95, &row.p95), (0.99, &row.p99), (0.999, &row.p99_9)];
+    let some = |(quantile, value)| pick(value).map(|ms| (quantile, ms / 1e3));
+    values.into_iter().filter_map(some).collect()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -175,6 +145,20 @@ fn series(text: &mut Text, snapshot: &Snapshot) {
             text.sample("lens_slo_limit_seconds", &[a, b, c, of], slo.limit_ms / 1e3);
         }
     }
+    let help = "1 while a stage's limit is kept, 0 while it is broken; absent without an answer.";
+    text.family("lens_slo_kept", "gauge", help);
+    for row in &snapshot.rows {
+        let slice = row.slice.to_string();
+        let [a, b, c] = labels(row, &slice);
+        for slo in &row.slo {
+            let kept = match slo.state {
+                Verdict::Ok => true,
+                Verdict::Violation => false,
+                _ => continue,
+            };
+            text.sample("lens_slo_kept", &[a, b, c, ("percentile", slo.quantile)], kept);
+        }
+    }
 }
 
 fn each(text: &mut Text, snapshot: &Snapshot, name: &str, value: impl Fn(&Row) -> Option<f64>) {
@@ -199,18 +183,18 @@ fn requests(text: &mut Text, snapshot: &Snapshot) {
 
 fn nodes(text: &mut Text, state: &State) {
     let windows = state.windows.read();
-    text.family("lens_node_gauge", "gauge", "Newest reading of each gauge of each search node.");
+    text.family("lens_node_reading", "gauge", "Newest reading of each gauge of each search node.");
     for (host, name, value, _) in windows.gauges() {
         let labels =
             [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
-        text.sample("lens_node_gauge", &labels, Number(value));
+        text.sample("lens_node_reading", &labels, value);
     }
     let help = "When each gauge of each search node was read, Unix time.";
-    text.family("lens_node_gauge_timestamp_seconds", "gauge", help);
+    text.family("lens_node_reading_timestamp_seconds", "gauge", help);
     for (host, name, _, at) in windows.gauges() {
         let labels =
             [("agent", host.agent.as_str()), ("instance", host.instance.as_str()), ("gauge", name)];
-        text.sample("lens_node_gauge_timestamp_seconds", &labels, seconds(u128::from(at.0)));
+        text.sample("lens_node_reading_timestamp_seconds", &labels, seconds(u128::from(at.0)));
     }
 }
 
@@ -233,6 +217,11 @@ fn agents(text: &mut Text, snapshot: &Snapshot) {
         for agent in &snapshot.agents {
             text.sample(name, &[("agent", &agent.name)], pick(agent));
         }
+    }
+    text.family("lens_agent_info", "gauge", "The agent's version, as it says; 1.");
+    for agent in &snapshot.agents {
+        let labels = [("agent", agent.name.as_str()), ("version", agent.version.as_str())];
+        text.sample("lens_agent_info", &labels, 1);
     }
     text.family("lens_agent_rejected", "counter", "Deltas and frames refused, by reason.");
     for agent in &snapshot.agents {
@@ -314,6 +303,8 @@ fn itself(text: &mut Text, state: &State, snapshot: &Snapshot, subscribers: usiz
         text.family(&name, "counter", help);
         text.sample(&format!("{name}_total"), &[], counter.load(Ordering::Relaxed));
     }
+    text.family("lens_aggregator_info", "gauge", "This aggregator's version; 1.");
+    text.sample("lens_aggregator_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let totals = &snapshot.totals;
     let gauges = [
         ("uptime_seconds", "Time since start.", Some(snapshot.uptime_s)),
@@ -358,16 +349,4 @@ fn security(text: &mut Text, state: &State, snapshot: &Snapshot) {
     let name = "lens_aggregator_audit_failed";
     text.family(name, "counter", "Audit records that could not be made durable.");
     text.sample(&format!("{name}_total"), &[], state.security.audit.failed_total());
-}
-
-/// A number as both dialects write it.
-struct Number(f64);
-
-impl Display for Number {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_infinite() {
-            return f.write_str(if self.0 > 0.0 { "+Inf" } else { "-Inf" });
-        }
-        self.0.fmt(f)
-    }
 }

@@ -40,6 +40,8 @@ pub enum Kind {
         /// Largest allowed.
         max: f64,
     },
+    /// Yes or no, `true` or `false`.
+    Switch,
     /// An address and port, such as `127.0.0.1:3000`.
     Address,
     /// A list of texts; in the environment and in flags separated by commas.
@@ -58,6 +60,7 @@ impl fmt::Display for Kind {
             Self::Path => f.write_str("a path"),
             Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::Float { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Switch => f.write_str("true or false"),
             Self::Address => f.write_str("an address and port such as 127.0.0.1:3000"),
             Self::List => f.write_str("a list of texts"),
             Self::Labels => f.write_str("a table of texts"),
@@ -177,6 +180,11 @@ impl Settings {
             Some(Value::Integer(value)) => *value as f64,
             _ => 0.0,
         }
+    }
+
+    /// A switch; off for a key without value.
+    pub fn switch(&self, path: &str) -> bool {
+        self.value(path).and_then(Value::as_bool).unwrap_or(false)
     }
 
     /// An address.
@@ -389,6 +397,7 @@ impl Reader {
             Kind::Text | Kind::Path | Kind::Address => Some(Value::String(text.to_owned())),
             Kind::Integer { .. } => text.trim().replace('_', "").parse().ok().map(Value::Integer),
             Kind::Float { .. } => text.trim().parse().ok().map(Value::Float),
+            Kind::Switch => text.trim().parse().ok().map(Value::Boolean),
             Kind::List => Some(Value::Array(
                 text.split(',')
                     .map(str::trim)
@@ -436,6 +445,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         (Kind::Float { min, max }, Value::Float(value)) => (min..=max).contains(value),
         #[allow(clippy::cast_precision_loss)]
         (Kind::Float { min, max }, Value::Integer(value)) => (min..=max).contains(&(*value as f64)),
+        (Kind::Switch, Value::Boolean(_)) => true,
         (Kind::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
         (Kind::List, Value::Array(items)) => items.iter().all(Value::is_str),
         (Kind::Labels, Value::Table(table)) => table.values().all(Value::is_str),

@@ -10,6 +10,7 @@ pub mod node;
 pub mod peer;
 pub mod peers;
 pub mod process;
+pub mod prometheus;
 pub mod receiver;
 pub mod spaces;
 

@@ -207,7 +207,7 @@ impl Inner {
 
 /// How long to wait after so many attempts: what the receiver asked for, or a random part of a bound
 /// that doubles, so that many senders do not come back at once.
-fn wait(attempts: u32, after: Option<Nanos>, luck: u64) -> Nanos {
+pub(crate) fn wait(attempts: u32, after: Option<Nanos>, luck: u64) -> Nanos {
     let doublings = attempts.saturating_sub(1).min(6);
     let bound = (BACKOFF_FIRST.0 << doublings).min(BACKOFF_MAX.0);
     match after {

@@ -5,6 +5,7 @@
 //! Labels are identity: an alert that becomes worse is another one there, and the old is ended.
 //! A `generatorURL` that is no URL refuses the whole batch, so it is checked with the configuration.
 
+use axum::http::header::AUTHORIZATION;
 use lens_model::{Nanos, UnixNanos};
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,7 @@ pub(super) fn request(url: &str, token: Option<&Secret>, alerts: &[Value]) -> Re
     let bearer = |token: &Secret| Secret::new(format!("Bearer {}", token.expose()));
     Request {
         url: Secret::new(format!("{url}/api/v2/alerts")),
-        headers: token.map(|token| ("authorization", bearer(token))).into_iter().collect(),
+        headers: token.map(|token| (AUTHORIZATION, bearer(token))).into_iter().collect(),
         body: super::json(&Value::from(alerts.to_vec())),
     }
 }

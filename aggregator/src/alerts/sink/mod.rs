@@ -13,6 +13,7 @@ mod webhook;
 
 use std::fmt;
 
+use axum::http::HeaderName;
 use lens_model::{Nanos, UnixNanos};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -111,8 +112,8 @@ pub struct Sink {
 pub struct Request {
     /// Where to; may be a secret.
     pub url: Secret,
-    /// Headers beside the content type, which is JSON.
-    pub headers: Vec<(&'static str, Secret)>,
+    /// Headers; the content type is JSON when none is among them.
+    pub headers: Vec<(HeaderName, Secret)>,
     /// The body, exactly as signed.
     pub body: Vec<u8>,
 }

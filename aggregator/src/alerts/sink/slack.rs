@@ -4,6 +4,7 @@
 //! a section, 2,000 in each of 10 fields, 75 on a button. A webhook's success is 200; a bot's is 200
 //! *and* `"ok":true`. A webhook message can never be changed, so everything is a new message there.
 
+use axum::http::header::AUTHORIZATION;
 use lens_model::Nanos;
 use serde_json::{Value, json};
 
@@ -66,7 +67,7 @@ pub(super) fn bot(
     }
     Request {
         url: Secret::new(format!("{url}/{method}")),
-        headers: vec![("authorization", Secret::new(format!("Bearer {}", token.expose())))],
+        headers: vec![(AUTHORIZATION, Secret::new(format!("Bearer {}", token.expose())))],
         body: super::json(&body),
     }
 }

@@ -112,7 +112,7 @@ fn a_bot_changes_its_message_where_there_is_no_news_and_answers_in_its_thread_wh
     assert_eq!(body(&reply)["thread_ts"], "1.2");
     let first = bot().request(&notice(lifecycle::Kind::Fired), &CONTEXT).unwrap();
     assert_eq!(body(&first)["channel"], "#alerts");
-    assert_eq!(first.headers, [("authorization", Secret::new("Bearer xoxb-1"))]);
+    assert_eq!(first.headers, [(axum::http::header::AUTHORIZATION, Secret::new("Bearer xoxb-1"))]);
 }
 
 #[test]

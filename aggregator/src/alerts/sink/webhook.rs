@@ -4,6 +4,7 @@
 //! `webhook-signature` holds `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body` for each
 //! key, separated by spaces. The bytes signed are the bytes sent.
 
+use axum::http::HeaderName;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
@@ -66,9 +67,9 @@ pub(super) fn request(
     Request {
         url: Secret::new(url),
         headers: vec![
-            ("webhook-id", Secret::new(notice.id.clone())),
-            ("webhook-timestamp", Secret::new(timestamp)),
-            ("webhook-signature", Secret::new(signatures.join(" "))),
+            (HeaderName::from_static("webhook-id"), Secret::new(notice.id.clone())),
+            (HeaderName::from_static("webhook-timestamp"), Secret::new(timestamp)),
+            (HeaderName::from_static("webhook-signature"), Secret::new(signatures.join(" "))),
         ],
         body,
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::export::openmetrics::{Format, render};
+use crate::export::openmetrics::families;
+use crate::export::text::{Dialect, render};
 use crate::snapshot::Snapshot;
 
 type Labels = BTreeMap<String, String>;
@@ -35,6 +36,7 @@ fn parse(text: &str, open: bool) -> BTreeMap<(String, Labels), f64> {
         let suffixes: &[&str] = match kind.as_str() {
             "counter" if open => &["_total"],
             "summary" => &["", "_sum", "_count"],
+            "histogram" => &["_bucket", "_sum", "_count"],
             _ => &[""],
         };
         let fits = suffixes.iter().any(|suffix| name == format!("{family}{suffix}"));
@@ -129,6 +131,22 @@ async fn both_dialects_are_well_formed_and_say_the_same() {
 }
 
 #[tokio::test]
+async fn protobuf_is_served_to_whoever_wants_it_most_and_caches_are_told_why() {
+    let (router, _) = served(fed());
+    let accept = "text/plain;q=0.5,application/vnd.google.protobuf;\
+        proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6";
+    let request = Request::builder().uri("/metrics").header("accept", accept);
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["vary"], "accept");
+    let kind = response.headers()["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("application/vnd.google.protobuf; proto=io.prometheus.client."));
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let (length, name) = (body[0], b"lens_latency_seconds");
+    assert!(length > 0x7f, "the length of the first family, a varint of more than a byte");
+    assert!(body.windows(name.len()).any(|part| part == name));
+}
+
+#[tokio::test]
 async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
     let (router, _) = served(fed());
     let samples = parse(&get(&router, "/metrics").await.text, false);
@@ -140,7 +158,7 @@ async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
     };
     // 100 samples: p50 and p95 are known, p99 and p99.9 are not, nor is their ratio.
     assert_eq!((few("lens_latency_seconds"), few("lens_tail_ratio")), (2, 0));
-    let odd = samples.iter().find(|((name, _), _)| name == "lens_node_gauge").unwrap();
+    let odd = samples.iter().find(|((name, _), _)| name == "lens_node_reading").unwrap();
     assert_eq!(odd.0.1["gauge"], "span \"coverage\"\\\n");
     assert!(odd.1.is_infinite());
 }
@@ -149,7 +167,7 @@ async fn what_has_too_few_samples_is_absent_and_odd_labels_survive() {
 fn an_empty_state_has_its_own_metrics_and_no_latencies() {
     let state = state();
     let snapshot = Snapshot::take(&state, state.now());
-    let samples = parse(&render(&state, &snapshot, 0, Format::OpenMetrics), true);
+    let samples = parse(&render(&families(&state, &snapshot, 0), Dialect::OpenMetrics), true);
     let own = |name: &str| name.starts_with("lens_aggregator_") || name == "lens_alerts";
     assert!(samples.keys().all(|(name, _)| own(name)));
     let alone = |name: &str| samples.get(&(name.to_owned(), Labels::new()));
