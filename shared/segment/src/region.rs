@@ -15,7 +15,7 @@ use lens_hist::layout::{SLOTS, index_of};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::layout::{BLOCK_STRIDE, Geometry};
-use crate::protocol::{bump_owned, bump_shared};
+use crate::protocol::{add_owned, add_shared, bump_owned, bump_shared};
 
 /// What keeps a region's memory where it is; never looked into, only dropped.
 #[allow(dead_code)]
@@ -179,6 +179,16 @@ impl Block<'_> {
     #[inline]
     pub(crate) fn record_shared(&self, nanos: u64) {
         bump_shared(self.counter(index_of(nanos)));
+    }
+
+    /// Counts a latency several times in a block that only the calling thread writes.
+    pub(crate) fn record_many_owned(&self, nanos: u64, count: u32) {
+        add_owned(self.counter(index_of(nanos)), count);
+    }
+
+    /// Counts a latency several times in a block anyone may write.
+    pub(crate) fn record_many_shared(&self, nanos: u64, count: u32) {
+        add_shared(self.counter(index_of(nanos)), count);
     }
 
     /// The sum of all counters, each read once.
