@@ -20,10 +20,20 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+wanted=(datadog==0.56.0 opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2
+    opentelemetry-exporter-otlp-proto-http==1.45.2
+    pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
+fi
+# The SDK of OpenTelemetry and a DogStatsD client for Node, where Node is.
+packages=(@opentelemetry/api@1.9.0 @opentelemetry/sdk-metrics@2.12.0
+    @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1)
+if command -v npm >/dev/null && [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+    npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$dir" \
+        "${packages[@]}"
+    printf '%s' "${packages[*]}" >"$dir/packages"
 fi
 echo "test peers: $(command -v prometheus-alertmanager), $dir (${wanted[*]})"

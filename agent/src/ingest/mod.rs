@@ -19,7 +19,7 @@ pub mod sink;
 pub mod tallies;
 pub mod unit;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lens_service::env::Env;
@@ -52,6 +52,7 @@ pub struct Ingested {
     repeats: Repeats<Answer>,
     losses: Losses,
     listeners: Vec<Listener>,
+    bound: OnceLock<Map<String, Value>>,
 }
 
 /// Why foreign telemetry cannot be taken.
@@ -106,6 +107,7 @@ impl Ingest {
             repeats: Repeats::default(),
             losses: Losses::default(),
             listeners,
+            bound: OnceLock::new(),
         });
         if let Some((at, listening)) = &config.otlp_grpc {
             let door = Door::new(Arc::clone(&ingested), listening);
@@ -123,6 +125,8 @@ impl Ingest {
         }
         let bound = json!(ingest.bound).to_string();
         info!(bound, "foreign telemetry is taken");
+        // Started once: both are empty before.
+        ingested.bound.set(ingest.bound.clone()).ok();
         status.ingested.set(ingested).ok();
         Ok(ingest)
     }
@@ -163,6 +167,7 @@ impl Ingested {
             .collect();
         let series: Vec<_> = self.sink.shown_series().iter().map(sink::Shown::json).collect();
         let mut out = json!({
+            "listening": self.bound.get(),
             "segment": self.sink.show(),
             "listeners": listeners,
             "series": series,

@@ -87,8 +87,15 @@ impl Weight {
 }
 
 /// What the weights of a series have come to, so that fractions are not lost. Usable from any thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Carry(AtomicU64);
+
+impl Default for Carry {
+    /// Begins at a half, so that what is counted is the sum rounded, not cut.
+    fn default() -> Self {
+        Self(AtomicU64::new(1 << 31))
+    }
+}
 
 impl Carry {
     /// Adds a sample's weight; how often to count it now.

@@ -246,9 +246,11 @@ mod tests {
                 let chunk = &chunk;
                 scope.spawn(move || {
                     for nanos in 0..rounds {
-                        match chunk.exclusive(slot) {
-                            Some(block) => block.record_owned(nanos % 7),
-                            None => chunk.shared().record_shared(nanos % 7),
+                        match (chunk.exclusive(slot), nanos % 7) {
+                            (Some(block), 0) => block.record_many_owned(0, 1),
+                            (None, 0) => chunk.shared().record_many_shared(0, 1),
+                            (Some(block), nanos) => block.record_owned(nanos),
+                            (None, nanos) => chunk.shared().record_shared(nanos),
                         }
                     }
                 });

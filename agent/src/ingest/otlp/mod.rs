@@ -87,7 +87,7 @@ impl Door {
         let tally = self.ingested.tallies.of(self.listener);
         let answer = self.ingested.repeats.answer(&bytes, || {
             let mut reading = read(self.ingested.env.now());
-            let points = reading.points.len() as u64 + reading.gauges.len() as u64 + reading.empty;
+            let points = (reading.points.len() + reading.gauges.len()) as u64;
             let samples = self.ingested.sink.take(&mut reading)?;
             tally.counted(points, samples, &reading.refused);
             Ok(Answer { refused: reading.refused.total(), sentence: reading.refused.sentence() })
