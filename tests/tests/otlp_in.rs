@@ -123,6 +123,10 @@ fn the_python_sdks_own_buckets_are_counted_exactly_and_marked_as_of_low_resoluti
     let shown = shown(&agent, "rust", "stage_a");
     assert_eq!(shown["low_resolution"], true, "{shown}");
     assert_eq!(shown["low_resolution_samples_total"], 1_000, "{shown}");
+    let metrics = http::get(&agent.admin, "/metrics").unwrap().1;
+    let labels = "slice=\"backend/rust/small\",stage=\"stage_a\",arm=\"canary\"";
+    let line = format!("lens_agent_ingest_low_resolution_samples{{{labels}}} 1000");
+    assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
     agree(&world, &stage_a, &sent, shown["error_percent_max"].as_f64().unwrap() / 100.0);
 }
 
@@ -163,6 +167,28 @@ fn the_node_sdk_is_counted_exactly_by_the_name_the_listener_gives_its_metric() {
     world.until_merged(&Tally::from([(stage_c.clone(), 3_000)]));
     let shown = shown(&agent, "node", "stage_c");
     agree(&world, &stage_c, &sent, shown["error_percent_max"].as_f64().unwrap() / 100.0);
+}
+
+#[test]
+fn grpc_answers_hostile_messages_within_bounds_and_says_what_it_did_not_count() {
+    let Some(python) = peers::python() else { return };
+    let world = World::bare();
+    let agent = world.agent("host-1", &LISTENERS);
+    let mut command = Command::new(python);
+    let answers = run(command.arg(script("otlp_raw.py")).arg(address(&agent, "otlp_grpc")));
+    let partial = answers["cumulative"].as_str().unwrap();
+    assert!(
+        partial.contains("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"),
+        "{partial}"
+    );
+    assert_eq!(answers["logs"], "UNIMPLEMENTED", "{answers}");
+    assert_eq!(answers["garbage"], "INTERNAL", "{answers}");
+    for large in ["large", "large_compressed"] {
+        let code = answers[large].as_str().unwrap();
+        assert!(["OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "INTERNAL"].contains(&code), "{answers}");
+    }
+    assert_eq!(answers["afterwards"], "OK", "{answers}");
+    assert_eq!(agent.status().unwrap()["ingest"]["segment"]["samples_total"], 0);
 }
 
 /// Posts a body; status and answer.

@@ -41,7 +41,7 @@ use tallies::{Listener, Tallies, head, line};
 use crate::status::Status;
 
 /// Longest the listeners may take to stop.
-const STOP_MAX: Duration = Duration::from_secs(2);
+const STOP_MAX: Duration = Duration::from_secs(1);
 
 /// What came in and what became of it.
 #[derive(Debug)]

@@ -33,6 +33,9 @@ pub const UNHARVESTED_MAX: u64 = 1 << 30;
 /// Error above which a series is of low resolution, as a share of the value.
 pub const LOW_RESOLUTION: f64 = 0.05;
 
+/// The gauge that carries the number of series of low resolution to the aggregator.
+pub const LOW_RESOLUTION_GAUGE: &str = "ingest_low_resolution_series";
+
 /// The harvester is behind: nothing was counted, all may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{UNHARVESTED_MAX} samples wait for the harvester: send again later")]
@@ -127,6 +130,9 @@ impl Sink {
                 Err(why) => reading.refused.add(why, 1),
             }
         }
+        if points.iter().any(|point| point.counts.error() > LOW_RESOLUTION) {
+            self.tell_low_resolution();
+        }
         // What was admitted and not counted, for want of a place or of a whole weight, waits for
         // nobody.
         self.recorded.fetch_sub(ceiling - counted.min(ceiling), Ordering::Relaxed);
@@ -204,6 +210,16 @@ impl Sink {
         let gauge = self.recorder.try_gauge(name).map_err(|_| Refusal::GaugeName)?;
         self.gauges.write().insert(name.to_owned(), gauge.clone());
         Ok(gauge)
+    }
+
+    /// Tells the aggregator, as a gauge of this host, how many series are of low resolution.
+    fn tell_low_resolution(&self) {
+        let coarse = self.shown_series().iter().filter(|shown| shown.low_resolution()).count();
+        // At most 256 series. A table of gauges that is full is told of by `/status` alone.
+        #[allow(clippy::cast_precision_loss)]
+        if let Ok(gauge) = self.gauge(LOW_RESOLUTION_GAUGE) {
+            gauge.set(coarse as f64);
+        }
     }
 
     /// Samples not yet harvested.

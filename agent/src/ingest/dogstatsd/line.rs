@@ -53,7 +53,7 @@ pub fn parse(line: &[u8]) -> Result<Line<'_>, Refusal> {
 }
 
 impl<'a> Line<'a> {
-    /// The tag's value, if the line has it.
+    /// Its tags, as far as they are ours.
     pub fn tags(&self) -> Tags<'a> {
         let mut tags = Tags::default();
         for (key, value) in self.tags.split(',').filter_map(|tag| tag.split_once(':')) {
@@ -142,7 +142,10 @@ mod tests {
         rules
     }
 
-    fn taken(line: &str) -> Result<Vec<Result<(u64, u64), Refusal>>, Refusal> {
+    /// Nanoseconds and weight of each value, or why it is refused.
+    type Taken = Vec<Result<(u64, u64), Refusal>>;
+
+    fn taken(line: &str) -> Result<Taken, Refusal> {
         let line = parse(line.as_bytes())?;
         let points = line.points(&rules())?;
         Ok(points.map(|point| point.map(|p| (nanos_of(&p), p.counts.ceiling()))).collect())

@@ -1,4 +1,5 @@
-//! OTLP over gRPC. Bounds: `MESSAGE_BYTES_MAX` a message, decompressed; `EXPORTS_MAX` at once.
+//! OTLP over gRPC. Bounds: `MESSAGE_BYTES_MAX` a message, decompressed; `EXPORTS_MAX` at
+//! once, more wait.
 
 use lens_service::shutdown::Shutdown;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
@@ -27,7 +28,7 @@ use tonic::{Request, Response, Status};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tracing::error;
 
-use super::{Answer, Door, EXPORTS_MAX, MESSAGE_BYTES_MAX};
+use super::{Answer, Door, EXPORTS_MAX, MESSAGE_BYTES_MAX, MESSAGE_TIME_MAX};
 use crate::ingest::refusal::Refusal;
 use crate::ingest::sink::Busy;
 
@@ -45,6 +46,7 @@ pub async fn serve(listener: TcpListener, door: Door, stop: Shutdown) {
     }
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .timeout(MESSAGE_TIME_MAX)
         .layer(GlobalConcurrencyLimitLayer::new(EXPORTS_MAX))
         .add_service(bounded!(MetricsServiceServer))
         .add_service(bounded!(TraceServiceServer))

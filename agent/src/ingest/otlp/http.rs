@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tracing::error;
 
 use super::grpc::{metrics_response, trace_response};
-use super::{Answer, Door, EXPORTS_MAX, MESSAGE_BYTES_MAX};
+use super::{Answer, Door, EXPORTS_MAX, MESSAGE_BYTES_MAX, MESSAGE_TIME_MAX};
 use crate::ingest::refusal::Refusal;
 use crate::ingest::sink::Busy;
 
@@ -147,7 +147,11 @@ async fn handle<M: Message + Default + DeserializeOwned, R: Message + Serialize>
         let (status, what) = (StatusCode::SERVICE_UNAVAILABLE, "too many exports at once");
         return Err(refuse(encoding, status, Refusal::Busy, what.to_owned()));
     };
-    let limited = axum::body::to_bytes(request.into_body(), MESSAGE_BYTES_MAX).await;
+    let whole = axum::body::to_bytes(request.into_body(), MESSAGE_BYTES_MAX);
+    let limited = tokio::time::timeout(MESSAGE_TIME_MAX, whole).await.map_err(|_| {
+        let what = format!("a body that took more than {} s", MESSAGE_TIME_MAX.as_secs());
+        refuse(encoding, StatusCode::REQUEST_TIMEOUT, Refusal::Body, what)
+    })?;
     let body = limited.map_err(|error| {
         let what = format!("a body above {MESSAGE_BYTES_MAX} bytes ({error})");
         refuse(encoding, StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge, what)

@@ -10,6 +10,8 @@ pub mod http;
 pub mod metrics;
 pub mod spans;
 
+use std::time::Duration;
+
 use lens_model::{Nanos, UnixNanos};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -29,6 +31,9 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Exports in work at once; more are told to come back. Bounds the memory of messages to 128 MiB.
 pub const EXPORTS_MAX: usize = 32;
+
+/// Longest a message may take to come in.
+pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How far the time of a point may lie from the agent's clock.
 const TIME_APART_MAX: Nanos = Nanos::from_secs(15 * 60);
