@@ -20,6 +20,7 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/github.com/Masterminds/sprig ] \
     || missing+=(golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev)
+command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -28,14 +29,24 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(grafana-foundation-sdk==0.0.21 hdrhistogram==0.10.8 jsonschema==4.26.0
-    kubernetes-validate==1.37.0 pagerduty==7.2.0 prometheus_client==0.26.0 PyYAML==6.0.4
-    slack_sdk==3.48.0 standardwebhooks==1.1.0)
-# An OTLP receiver by the official definitions.
-wanted+=(googleapis-common-protos==1.76.0 grpcio==1.85.3 opentelemetry-proto==1.45.2)
+# Clients that feed us, an OTLP receiver by the official definitions, receivers of alerts, readers of
+# what we write.
+wanted=(datadog==0.56.0 googleapis-common-protos==1.76.0 grafana-foundation-sdk==0.0.21
+    grpcio==1.85.3 hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0
+    opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
+    opentelemetry-proto==1.45.2 opentelemetry-sdk==1.45.2 pagerduty==7.2.0
+    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
+fi
+# The SDK of OpenTelemetry and a DogStatsD client for Node, where Node is.
+packages=(@opentelemetry/api@1.9.0 @opentelemetry/sdk-metrics@2.12.0
+    @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1)
+if command -v npm >/dev/null && [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+    npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$dir" \
+        "${packages[@]}"
+    printf '%s' "${packages[*]}" >"$dir/packages"
 fi
 echo "test peers: $(command -v prometheus) $(command -v prometheus-alertmanager), $dir (${wanted[*]})"

@@ -141,6 +141,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
         "dropped": *status.dropped.lock(),
         "flag_generation": Value::Null,
+        "ingest": status.ingested.get().map(|ingested| ingested.json()),
     }))
 }
 
@@ -248,5 +249,7 @@ fn exposition(admin: &Admin) -> String {
         let reason = reason.replace(['\\', '"', '\n'], "_");
         out.push_str(&format!("lens_agent_dropped_total{{reason=\"{reason}\"}} {count}\n"));
     }
+    drop(dropped);
+    out.extend(status.ingested.get().map(|ingested| ingested.exposition()));
     out
 }

@@ -8,11 +8,16 @@ use lens_segment::Recorder;
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
 
+use crate::ingest::settings::{self, IngestConfig};
+
 /// The prefix of the agent's environment variables.
 pub const PREFIX: &str = "LENS_AGENT";
 
 /// Every key of the agent.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] =
+    &settings::join::<{ OWN.len() + settings::KEYS.len() }>(&[OWN, &settings::KEYS]);
+
+const OWN: &[Key] = &[
     Key {
         path: "segments.dir",
         kind: Kind::Path,
@@ -125,6 +130,8 @@ pub struct Config {
     pub zone: String,
     /// Labels shown to the aggregator, name and zone among them.
     pub labels: Vec<(String, String)>,
+    /// What foreign telemetry is taken.
+    pub ingest: IngestConfig,
     /// Where the admin endpoints listen.
     pub admin_listen: std::net::SocketAddr,
 }
@@ -181,6 +188,10 @@ impl Config {
                 problems.push(Problem { origin: "configuration".into(), what });
             }
         }
+        let ingest = IngestConfig::check(settings, &mut |key, what| {
+            let what = format!("{key} {what}");
+            problems.push(Problem { origin: "configuration".into(), what });
+        });
         let (Some(identity), true) = (identity, problems.is_empty()) else {
             return Err(Problems(problems));
         };
@@ -203,6 +214,7 @@ impl Config {
             spool_bytes_max: settings.integer("spool.max_bytes"),
             zone,
             labels,
+            ingest,
             admin_listen: settings
                 .address("admin.listen")
                 .unwrap_or_else(|| ([127, 0, 0, 1], 9470).into()),

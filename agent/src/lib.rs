@@ -1,7 +1,8 @@
 //! lens-agent: beside a search node, harvests its segments and ships the deltas over QUIC.
 //!
 //! One way through: [`harvest`] reads segments, [`spool`] holds what is not yet acknowledged,
-//! [`ship`] decides what goes next, [`link`] alone holds a socket. [`admin`] shows how it goes.
+//! [`ship`] decides what goes next, [`link`] alone holds the socket to the aggregator. [`ingest`]
+//! takes foreign telemetry into a segment of the agent's own. [`admin`] shows how it goes.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -9,6 +10,7 @@ mod agent;
 pub mod config;
 pub mod gather;
 pub mod harvest;
+pub mod ingest;
 pub mod link;
 pub mod program;
 pub mod ship;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::agent::Agent;
 use crate::config::{Config, KEYS, PREFIX};
+use crate::ingest::Ingest;
 use crate::status::Status;
 
 /// Longest that one harvest may take before the watchdog is no longer answered.
@@ -56,7 +57,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Internal;
         }
     };
-    let agent = match Agent::open(env, Arc::clone(&config)).await {
+    let agent = match Agent::open(env.clone(), Arc::clone(&config)).await {
         Ok(agent) => agent,
         Err(error) => {
             error!("{error}");
@@ -80,8 +81,19 @@ async fn serve(config: Config) -> Exit {
         "lens-agent {}",
         env!("CARGO_PKG_VERSION"),
     );
-    // One line for a parent process that let the system choose the port.
-    println!("{}", serde_json::json!({"event": "ready", "admin": listening}));
+    let status = agent.admin().status;
+    let ingest = match Ingest::start(&env, &config.ingest, &config.segments_dir, &status).await {
+        Ok(ingest) => ingest,
+        Err(error) => {
+            error!("{error}");
+            return Exit::Usage;
+        }
+    };
+    // One line for a parent process that let the system choose the ports.
+    println!(
+        "{}",
+        serde_json::json!({"event": "ready", "admin": listening, "ingest": ingest.bound})
+    );
     let (stop_admin, admin_stopped) = Shutdown::manual();
     let admin = tokio::spawn(admin::serve(listener, agent.admin(), async move {
         admin_stopped.wait().await;
@@ -101,7 +113,15 @@ async fn serve(config: Config) -> Exit {
     let round_max = HARVEST_MAX + Duration::from(config.harvest_interval);
     let supervised = tokio::spawn(supervise::watched(rounds, round_max, shutdown.clone()));
     supervise::ready(&format!("harvesting {}", config.segments_dir.display()));
-    agent.run(&shutdown).await;
+    // Listeners stop first, so that the last harvest finds all that was answered.
+    let (harvest_last, stop_harvesting) = Shutdown::manual();
+    let drain = tokio::spawn(async move {
+        shutdown.wait().await;
+        ingest.stop().await;
+        harvest_last.begin();
+    });
+    agent.run(&stop_harvesting).await;
+    drop(drain.await);
     drop(supervised.await);
     stop_admin.begin();
     drop(tokio::time::timeout(Duration::from_secs(1), admin).await);

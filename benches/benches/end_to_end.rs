@@ -339,6 +339,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         zone: String::new(),
         labels: Vec::new(),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        ingest: lens_agent::ingest::IngestConfig::default(),
     }
 }
 

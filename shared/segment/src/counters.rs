@@ -34,6 +34,13 @@ impl Requests {
         // Relaxed: as in `ok`.
         self.inner.region.u64(self.entry + REQUESTS_ERROR).fetch_add(1, Ordering::Relaxed);
     }
+
+    /// So many requests were answered and so many failed: what another system counted.
+    pub fn add(&self, ok: u64, error: u64) {
+        // Relaxed: as in `ok`.
+        self.inner.region.u64(self.entry + REQUESTS_OK).fetch_add(ok, Ordering::Relaxed);
+        self.inner.region.u64(self.entry + REQUESTS_ERROR).fetch_add(error, Ordering::Relaxed);
+    }
 }
 
 /// A value that goes up and down, as last set. Usable from any thread.

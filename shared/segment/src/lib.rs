@@ -95,6 +95,6 @@ pub use crate::{
         SeriesDelta, scan,
     },
     recorder::Recorder,
-    series::{LocalSeries, Series, Timer},
+    series::{LocalSeries, RECORD_MANY_MAX, Series, Timer, TooMany},
     threads::claim_thread,
 };

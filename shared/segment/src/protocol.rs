@@ -9,20 +9,32 @@
 use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Adds one to a counter that only the calling thread writes.
-///
-/// Relaxed: monotone modulo 2^32, read late is fine. A load and a store, no locked instruction:
-/// on x86-64 the compiler makes them one `inc` on memory.
 #[inline(always)]
 pub(crate) fn bump_owned(counter: &AtomicU32) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    add_owned(counter, 1);
+}
+
+/// Adds to a counter that only the calling thread writes.
+///
+/// Relaxed: monotone modulo 2^32, read late is fine. A load and a store, no locked instruction:
+/// on x86-64 the compiler makes them one addition to memory.
+#[inline(always)]
+pub(crate) fn add_owned(counter: &AtomicU32, more: u32) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 /// Adds one to a counter that any thread, or a forked child, may write.
+#[inline]
+pub(crate) fn bump_shared(counter: &AtomicU32) {
+    add_shared(counter, 1);
+}
+
+/// Adds to a counter that any thread, or a forked child, may write.
 ///
 /// Relaxed: monotone modulo 2^32, read late is fine; the addition itself is indivisible.
 #[inline]
-pub(crate) fn bump_shared(counter: &AtomicU32) {
-    counter.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn add_shared(counter: &AtomicU32, more: u32) {
+    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 /// Makes the first `length` entries of a table visible.

@@ -15,7 +15,7 @@ use lens_hist::layout::{SLOTS, index_of};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::layout::{BLOCK_STRIDE, Geometry};
-use crate::protocol::{bump_owned, bump_shared};
+use crate::protocol::{add_owned, add_shared, bump_owned, bump_shared};
 
 /// What keeps a region's memory where it is; never looked into, only dropped.
 #[allow(dead_code)]
@@ -181,6 +181,16 @@ impl Block<'_> {
         bump_shared(self.counter(index_of(nanos)));
     }
 
+    /// Counts a latency several times in a block that only the calling thread writes.
+    pub(crate) fn record_many_owned(&self, nanos: u64, count: u32) {
+        add_owned(self.counter(index_of(nanos)), count);
+    }
+
+    /// Counts a latency several times in a block anyone may write.
+    pub(crate) fn record_many_shared(&self, nanos: u64, count: u32) {
+        add_shared(self.counter(index_of(nanos)), count);
+    }
+
     /// The sum of all counters, each read once.
     pub(crate) fn total(&self) -> u64 {
         // Relaxed: a monitor's view, late is fine.
@@ -236,9 +246,11 @@ mod tests {
                 let chunk = &chunk;
                 scope.spawn(move || {
                     for nanos in 0..rounds {
-                        match chunk.exclusive(slot) {
-                            Some(block) => block.record_owned(nanos % 7),
-                            None => chunk.shared().record_shared(nanos % 7),
+                        match (chunk.exclusive(slot), nanos % 7) {
+                            (Some(block), 0) => block.record_many_owned(0, 1),
+                            (None, 0) => chunk.shared().record_many_shared(0, 1),
+                            (Some(block), nanos) => block.record_owned(nanos),
+                            (None, nanos) => chunk.shared().record_shared(nanos),
                         }
                     }
                 });

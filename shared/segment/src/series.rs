@@ -15,6 +15,18 @@ use crate::inner::Inner;
 use crate::region::{Block, Chunk};
 use crate::threads;
 
+/// Most that [`Series::record_many`] counts at once: half of what a harvest may find a counter grown
+/// by.
+pub const RECORD_MANY_MAX: u32 = 1 << 30;
+
+/// More was to be counted at once than one harvest could tell from a counter gone back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} at once: count at most {RECORD_MANY_MAX} between two harvests")]
+pub struct TooMany {
+    /// What was to be counted.
+    pub count: u32,
+}
+
 /// One histogram of the segment: what it counts is its key. Cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct Series {
@@ -56,6 +68,28 @@ impl Series {
                 self.chunk.shared().record_shared(nanos);
             }
         }
+    }
+
+    /// Counts one latency, nanoseconds, `count` times at once: what another histogram's bucket holds.
+    ///
+    /// As exact as `count` records. A reader that finds a counter 2^31 or more above what it last
+    /// read takes the segment for broken, so whoever adds in bulk keeps what one counter gains
+    /// between two harvests below that.
+    ///
+    /// # Errors
+    /// [`TooMany`] for more than [`RECORD_MANY_MAX`] at once; nothing is counted then.
+    pub fn record_many(&self, nanos: u64, count: u32) -> Result<(), TooMany> {
+        if count > RECORD_MANY_MAX {
+            return Err(TooMany { count });
+        }
+        match self.chunk.exclusive(threads::claim()) {
+            Some(block) => block.record_many_owned(nanos, count),
+            None => {
+                self.inner.mark_shared();
+                self.chunk.shared().record_many_shared(nanos, count);
+            }
+        }
+        Ok(())
     }
 
     /// This series in hand for the calling thread: the thread-local look-up done once.

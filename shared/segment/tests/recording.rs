@@ -13,8 +13,8 @@ use lens_hist::layout::{OVERFLOW, index_of};
 use lens_model::limits::{SEGMENT_GAUGES_MAX, SEGMENT_REQUESTS_MAX};
 use lens_model::{Arm, Nanos, Slice, Stage};
 use lens_segment::{
-    Flag, Harvest, Node, Origin, ReadPolicy, Recorder, RecorderOptions, RegisterError,
-    SegmentReader,
+    Flag, Harvest, Node, Origin, RECORD_MANY_MAX, ReadPolicy, Recorder, RecorderOptions,
+    RegisterError, SegmentReader,
 };
 use proptest::prelude::*;
 
@@ -37,6 +37,27 @@ fn harvest(reader: &mut SegmentReader) -> Harvest {
     let mut out = Harvest::default();
     reader.harvest(LONG, &mut out).unwrap();
     out
+}
+
+#[test]
+fn many_at_once_are_as_many_records_up_to_the_limit_and_not_one_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Recorder::create(dir.path(), NODE).unwrap();
+    let series = node.series(slice(), Stage::A).unwrap();
+    let mut reader = reader(&node);
+    for round in 1..=5 {
+        // Five times the limit is more than a counter holds: it goes around, and nothing is lost.
+        series.record_many(255, RECORD_MANY_MAX).unwrap();
+        series.record_many(u64::MAX, round).unwrap();
+        series.record_many(7, 0).unwrap();
+        assert!(series.record_many(255, RECORD_MANY_MAX + 1).is_err());
+        node.requests().add(3, 2);
+        let found = harvest(&mut reader);
+        let counts = [(255, u64::from(RECORD_MANY_MAX)), (OVERFLOW as u16, u64::from(round))];
+        assert_eq!(found.series[0].counts.entries(), counts);
+        assert_eq!((found.requests[0].ok, found.requests[0].error), (3, 2));
+        reader.commit();
+    }
 }
 
 #[test]

@@ -22,9 +22,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: targets::service::certificate },
     Target { name: "config", run: targets::service::config },
     Target { name: "delta", run: targets::wire::delta },
+    Target { name: "dogstatsd", run: targets::ingest::dogstatsd },
     Target { name: "frame", run: targets::wire::frame },
     Target { name: "hello", run: targets::wire::hello },
     Target { name: "journal", run: targets::journal::recovery },
+    Target { name: "otlp", run: targets::ingest::otlp },
     Target { name: "segment", run: targets::segment::mutating },
 ];
 

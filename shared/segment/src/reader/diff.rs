@@ -1,14 +1,14 @@
 //! From two copies of a block to what was counted: dense, without a branch for each counter.
 //!
-//! Why two copies: a kernel copy of a word that is being written is not promised to be whole. A
-//! word is torn within the few nanoseconds in which its bytes are copied, between values that lie
-//! a handful of counts apart, and only where a carry passes from one byte to the next: so a torn
-//! word is off by about 2^8 or more. A first copy in which no counter grew by [`TORN_MIN`] holds no
-//! torn word, and is taken as it is. Otherwise, of two copies' differences to the baseline the
-//! smaller is taken: one torn upwards loses to the other, one torn below the baseline is a
-//! difference near 2^32 and loses too. A value that is merely too old is late, never wrong,
-//! because the next harvest subtracts exactly what this one took. So no retry is needed however
-//! fast the writer is.
+//! Why two copies: a kernel copy of a word that is being written is not promised to be whole: its
+//! bytes may be those of different moments, between which its writer adds one or, in bulk, many. A
+//! torn word above its true value shares its lowest byte with a value the counter had meanwhile and
+//! is above that, so by 2^8 or more; one below its baseline is a difference near 2^32; any other is
+//! merely too old. A first copy in which no counter grew by [`TORN_MIN`] therefore holds no word
+//! that is too high, and is taken as it is. Otherwise, of two copies' differences to the baseline
+//! the smaller is taken: one torn upwards loses to the other, one torn below the baseline loses too.
+//! A value that is merely too old is late, never wrong, because the next harvest subtracts exactly
+//! what this one took. So no retry is needed however fast the writer is.
 //! Cost: unchanged blocks pay one vector compare; changed ones a vector pass over the groups of 64
 //! counters that changed, and a second copy where one counter grew much.
 
@@ -117,9 +117,9 @@ pub(super) fn grown(new: &Counters, old: Option<&Counters>, out: &mut Sparse) {
     }
 }
 
-/// Least growth a torn word can show. Between the first and the last byte of a word being copied
-/// its writer adds fewer than 64 counts (some 40 ns of nothing but this counter), so tearing at a
-/// carry leaves it at least 2^8 − 64 above what it was, or below its baseline, which is more still.
+/// Growth from which a word is looked at twice. One torn upwards shows 2^8 or more: what is above the
+/// last value of a counter, and has the lowest byte of an earlier one, is at least 2^8 above that
+/// one, whatever the steps in between; and that one is not below the baseline.
 const TORN_MIN: u32 = 128;
 
 /// Whether no counter of the groups of `mask` grew by [`TORN_MIN`] or more.
