@@ -84,9 +84,9 @@ pub(super) struct Point {
 ///
 /// Per series and step: how many samples, and each quantile with its 95 % interval. Below a
 /// quantile's sample floor `value_ms` is `null` with the reason. Without `step` there is one point
-/// over the whole span. Windows are counted to the step they begin in. Within the last hour they are
-/// 5 s wide; further back they may be 1 min or 1 h, `resolution_s` says which, and span and step are
-/// then widened to whole ones.
+/// over the whole span. Windows are counted to the step they begin in. Within the summary
+/// window they are 5 s wide; further back they may be 1 min or 1 h, `resolution_s` says which, and span
+/// and step are then widened to whole ones.
 #[utoipa::path(get, path = "/api/v1/quantiles", tag = "data",
     params(
         ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
