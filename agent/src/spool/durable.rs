@@ -14,6 +14,7 @@ use lens_service::env::Env;
 use lens_service::planted::{Planted, PlantedSet};
 use parking_lot::Mutex;
 
+use super::baselines::Baselines;
 use super::codec::{
     DELTA, DeltaHeadline, Names, RENEWAL, Renewal, SNAPSHOT, SnapshotHead, decode_delta,
     encode_delta, encode_renewal, encode_snapshot,
@@ -40,6 +41,8 @@ pub struct Recovered {
     pub deltas: u64,
     /// Deltas lost to damage; their counts are taken from the segments again.
     pub deltas_lost: u64,
+    /// Records of which one bit was wrong, and is right again.
+    pub repaired: u64,
     /// Bytes that were being written when the last process ended.
     pub torn_bytes: u64,
     /// Segments of which it is known how far they were read.
@@ -65,6 +68,8 @@ struct Writer {
     /// The next batch begins with a snapshot.
     snapshot_due: bool,
     damages: Vec<(u64, u64)>,
+    /// Whether numbers cannot go on, whatever the aggregator has.
+    renew: bool,
 }
 
 #[derive(Debug)]
@@ -140,12 +145,14 @@ impl DurableSpool {
             // Of what was read nothing is known: segments that bear the old mark are not new.
             replay.origin = env.incarnation().map_err(SpoolError::Random)?.0;
             replay.ledger.incarnation = fresh(env, agent)?;
+            replay.baselines = Baselines::default();
         }
         let segments = replay.baselines.clone().into_exports();
         let recovered = Recovered {
             created: found.created,
             deltas: replay.ledger.level().frames,
             deltas_lost: if why.is_some() { lost } else { 0 },
+            repaired: found.repaired,
             torn_bytes: found.torn_bytes,
             segments: segments.len(),
             files_unreadable: found.files_unreadable,
@@ -160,15 +167,22 @@ impl DurableSpool {
             // What a file begins with may have been torn off it.
             snapshot_due: begin || journal.begins_file(),
             damages,
+            renew: why.is_some(),
             journal,
         };
+        // Of a journal that lost something the aggregator may have what is lost, or what is left.
+        let sent = replay.former.life != Incarnation(0);
+        if (why.is_some() || found.torn_bytes > 0) && sent {
+            replay.ledger.unsettled = Some(replay.former);
+        }
+        let asks = replay.ledger.unsettled.is_some();
         let spool = Self {
             ledger: Mutex::new(replay.ledger),
             writer: Mutex::new(writer),
             reading: Mutex::new(Reading { reader, names: Names::default() }),
             planted: env.planted,
         };
-        if why.is_some() {
+        if why.is_some() && !asks {
             let life = fresh(env, agent)?;
             spool.renew_with(&mut spool.writer.lock(), life, true, &Vec::new)?;
         }
@@ -224,6 +238,9 @@ impl DurableSpool {
     /// # Errors
     /// As [`DurableSpool::append`].
     pub fn begin(&self, committed: &dyn Fn() -> Vec<Baseline>) -> Result<(), SpoolError> {
+        if self.former().is_some() {
+            return Err(SpoolError::Unsettled);
+        }
         if !self.writer.lock().snapshot_due {
             return Ok(());
         }
@@ -246,7 +263,8 @@ impl DurableSpool {
     /// this harvest.
     ///
     /// # Errors
-    /// [`SpoolError::Append`]: nothing was taken, and the readers' baselines must stay.
+    /// [`SpoolError::Append`], [`SpoolError::Unsettled`]: nothing was taken, and the readers'
+    /// baselines must stay.
     pub fn append(
         &self,
         deltas: Vec<Harvested>,
@@ -254,6 +272,9 @@ impl DurableSpool {
         committed: &dyn Fn() -> Vec<Baseline>,
     ) -> Result<(), SpoolError> {
         let mut writer = self.writer.lock();
+        if self.former().is_some() {
+            return Err(SpoolError::Unsettled);
+        }
         self.trim(&mut writer);
         if let Some(life) = writer.renewal_due {
             self.renew_with(&mut writer, life, false, committed)?;
@@ -456,6 +477,30 @@ impl Outbox for DurableSpool {
         }
         // Another file begins with all baselines, which the harvester has.
         writer.renewal_due = Some(incarnation);
+        Ok(())
+    }
+
+    fn former(&self) -> Option<Incarnation> {
+        self.ledger.lock().unsettled.as_ref().map(|former| former.life)
+    }
+
+    fn settle(&self, merged: Sequence, incarnation: Incarnation) -> Result<(), SpoolError> {
+        let mut writer = self.writer.lock();
+        let Some(former) = self.ledger.lock().unsettled.clone() else { return Ok(()) };
+        let lost = former.lost_merged(merged);
+        if lost || writer.renew {
+            self.ledger.lock().acknowledge(former.up_to(merged));
+            self.trim(&mut writer);
+            if lost {
+                // What is missing was merged, so baselines are behind by it. Segments that bear
+                // another mark are begun at their present counts: less is merged, never more.
+                writer.origin = incarnation.0;
+                writer.kept.clear();
+            }
+            self.renew_with(&mut writer, incarnation, true, &Vec::new)?;
+            writer.renew = false;
+        }
+        self.ledger.lock().unsettled = None;
         Ok(())
     }
 

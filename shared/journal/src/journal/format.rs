@@ -13,6 +13,9 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 64;
 /// Where in a record header the file's number and the journal's identity stand, which end it.
 pub(crate) const OWNER_AT: usize = 40;
 
+/// Where in a record header the length of the payload stands.
+pub(crate) const LENGTH_AT: usize = 4;
+
 const MAGIC: &[u8; 8] = b"LENSJRN1";
 
 /// Bytes of the file header that mean something; zeroes follow.

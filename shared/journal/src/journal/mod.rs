@@ -12,6 +12,7 @@ mod error;
 mod format;
 mod reader;
 mod recover;
+mod repair;
 mod segment;
 #[cfg(test)]
 mod tests;
