@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lens_journal::{Entry, Journal, JournalReader, Options, Recovery};
+use lens_journal::{
+    AppendError, Entry, FILE_HEADER_BYTES, Journal, JournalReader, Options, RECORD_HEADER_BYTES,
+    Recovery,
+};
 use lens_model::{AgentName, Incarnation, Sequence, UnixNanos};
 use lens_segment::Baseline;
 use lens_service::env::Env;
@@ -288,11 +291,12 @@ impl DurableSpool {
         let batch: Vec<Entry<'_>> = entries(SNAPSHOT, &snapshot, DELTA, &payloads);
         let at = writer.journal.level().next + snapshot.len() as u64;
         let sizes: Vec<u64> = payloads.iter().map(|payload| payload.len() as u64).collect();
+        let wrote = |error| too_small(error, &batch, !snapshot.is_empty());
         if self.planted.contains(Planted::SendBeforeSpooled) {
             self.publish(at, deltas, &sizes);
-            write(&mut writer.journal, &batch, !snapshot.is_empty())?;
+            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
         } else {
-            write(&mut writer.journal, &batch, !snapshot.is_empty())?;
+            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
             self.publish(at, deltas, &sizes);
         }
         if !payloads.is_empty() {
@@ -409,6 +413,19 @@ fn entries<'a>(
 fn write(journal: &mut Journal, batch: &[Entry<'_>], new_file: bool) -> Result<(), SpoolError> {
     let written = if new_file { journal.append_to_new(batch) } else { journal.append(batch) };
     written.map(drop).map_err(SpoolError::Append)
+}
+
+/// What a full spool is, when no acknowledgement could make room in it: the file being written stays
+/// until the next one, which begins with all baselines, is there.
+fn too_small(error: SpoolError, batch: &[Entry<'_>], new_file: bool) -> SpoolError {
+    let SpoolError::Append(AppendError::Full { bytes_max, .. }) = error else { return error };
+    let records = batch.iter().map(|entry| (RECORD_HEADER_BYTES + entry.payload.len()) as u64);
+    let bytes = FILE_HEADER_BYTES as u64 + records.sum::<u64>();
+    let needed = bytes.saturating_mul(2);
+    if new_file && needed > bytes_max {
+        return SpoolError::TooSmall { bytes, bytes_max, needed };
+    }
+    error
 }
 
 /// Why the numbering of a spool that was found cannot go on, if it cannot.

@@ -48,12 +48,35 @@ pub enum SpoolError {
         /// Its position in the journal.
         position: u64,
     },
+    /// It will take nothing however much is acknowledged: two files that begin with all baselines do
+    /// not fit.
+    #[error(
+        "spool.max_bytes is {bytes_max}, and all baselines with this harvest take {bytes} in each of two files: set it to {needed} or more"
+    )]
+    TooSmall {
+        /// Bytes of a file that begins with them.
+        bytes: u64,
+        /// Bytes the spool may take up.
+        bytes_max: u64,
+        /// The least with which it would be taken.
+        needed: u64,
+    },
     /// Something of it was lost, and the aggregator was not asked yet what it has.
     #[error("the spool lost something: what of it was delivered is asked first")]
     Unsettled,
     /// There is no randomness for another life.
     #[error("no randomness: {0}")]
     Random(std::io::Error),
+}
+
+/// Whether the payload of a journal record of this kind is one of a spool's.
+pub fn makes_sense(kind: u32, payload: &[u8]) -> bool {
+    match kind {
+        codec::DELTA => codec::decode_delta(payload, &mut codec::Names::default()).is_some(),
+        codec::SNAPSHOT => codec::decode_snapshot(payload).is_some(),
+        codec::RENEWAL => codec::decode_renewal(payload).is_some(),
+        _ => false,
+    }
 }
 
 /// The half of a spool that the link sees. Only [`Outbox::load`] and [`Outbox::renew`] block.

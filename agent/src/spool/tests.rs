@@ -260,6 +260,31 @@ fn a_full_spool_pauses_and_what_it_did_not_take_comes_once_it_takes_again() {
 }
 
 #[test]
+fn a_spool_too_small_for_all_baselines_says_how_large_it_must_be() {
+    let host = Host::new(9, &[]);
+    let (spool, _) =
+        DurableSpool::open(&host.env, Path::new(DIR), BYTES_MAX, &"a1".parse().unwrap()).unwrap();
+    let baselines = |blocks: u16| {
+        let counters: Vec<(u16, u32)> = (0..3_000).map(|slot| (slot, 1_000_000)).collect();
+        let block =
+            |series| lens_segment::BlockBaseline { series, shard: 0, counters: counters.clone() };
+        let blocks = (0..blocks).map(block).collect();
+        vec![lens_segment::Baseline { incarnation: 1, blocks, requests: Vec::new() }]
+    };
+    // 15 kB a block: 30 of them fit twice, 40 do not.
+    spool.begin(&|| baselines(30)).unwrap();
+    spool.snapshot_next();
+    spool.begin(&|| baselines(30)).unwrap();
+    spool.snapshot_next();
+    let Err(SpoolError::TooSmall { bytes, bytes_max, needed }) = spool.begin(&|| baselines(40))
+    else {
+        panic!("taken")
+    };
+    assert_eq!((bytes_max, needed), (BYTES_MAX, 2 * bytes));
+    assert!((500_000..700_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
 fn a_lost_spool_is_another_life_and_what_was_read_is_not_counted_again() {
     let mut host = Host::new(3, &[]);
     let mut agent = host.start().unwrap();

@@ -140,6 +140,7 @@ pub(super) fn recover(
     }
     scan.forget_trimmed();
     let harmless = scan.recovery.damages_total == 0;
+    scan.recovery.torn_bytes += strangers.iter().map(|stranger| stranger.torn_bytes).sum::<u64>();
     scan.recovery.files_unreadable = set_aside(disk, &strangers, harmless)?;
     Ok(Found::Journal(Recovered {
         recovery: scan.recovery,
@@ -156,6 +157,8 @@ struct Stranger {
     path: PathBuf,
     /// Nothing in it can be read, so it can be removed if no record is missing.
     nothing: bool,
+    /// Its bytes, if any of them is not zero.
+    torn_bytes: u64,
 }
 
 /// Removes strangers that hold nothing, where nothing is missing, and renames all others, so that
@@ -205,7 +208,9 @@ fn open_files(
             None => {
                 let (number, path) = (segment.number, segment.path);
                 let nothing = !foreign && segment.length <= options.bytes_max;
-                strangers.push(Stranger { number, path, nothing });
+                let zero = is_zero(&*segment.file, 0, segment.length.min(options.bytes_max));
+                let torn_bytes = if zero.unwrap_or(false) { 0 } else { segment.length };
+                strangers.push(Stranger { number, path, nothing, torn_bytes });
             }
         }
     }
