@@ -156,6 +156,36 @@ fn nothing_is_judged_while_what_was_before_cannot_be_read() {
     assert!(state.judge.read().now().is_some());
 }
 
+#[test]
+fn a_budget_burnt_over_hours_and_days_is_read_from_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = state();
+    let now = state.now();
+    // Five hours of nothing but slow requests, one each ten minutes, and none before.
+    let slow = |n: u64| {
+        let mut record = record(now, 1 + n * 600, u128::from(n) + 1);
+        let mut bytes = Vec::new();
+        block::encode(&[50_000_000_u64; 100].into_iter().collect::<Sparse>(), &mut bytes);
+        record.body.as_mut().unwrap().histograms[0].block = bytes.into();
+        record
+    };
+    let _store = fill(&state, dir.path(), 72, (0..30).rev().map(slow).collect(), now);
+    let snapshot = crate::snapshot::Snapshot::take(&state, now);
+    let read = crate::alerts::sense::Sense::default().read(&state, &state.alerts, &snapshot);
+    let burn = read.iter().find(|found| found.key.to_string().starts_with("burn/")).unwrap();
+    let tiers = burn.evidence["tiers"].as_array().unwrap();
+    let told = |tier: &Value| (tier["long_s"].as_f64().unwrap(), tier["total"].as_u64().unwrap());
+    // The hour has six, and what the sixth began with; six hours and three days have all.
+    assert!((600..=700).contains(&told(&tiers[0]).1), "{burn:?}");
+    assert_eq!([told(&tiers[1]), told(&tiers[3])], [(21_600.0, 3_000), (259_200.0, 3_000)]);
+    assert!(tiers.iter().all(|tier| tier["reading"] == "violated"), "{tiers:?}");
+    // Without a store nothing is known of more than memory holds, and that is no burn.
+    state.fault(Some("the disk is gone".into()));
+    let read = crate::alerts::sense::Sense::default().read(&state, &state.alerts, &snapshot);
+    let burn = read.iter().find(|found| found.key.to_string().starts_with("burn/")).unwrap();
+    assert!(burn.evidence["tiers"][1]["reason"].as_str().unwrap().contains("no store is open"));
+}
+
 #[tokio::test]
 async fn the_past_is_answered_at_the_resolution_that_is_kept_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
