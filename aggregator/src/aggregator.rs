@@ -14,7 +14,7 @@ use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{debug_span, error};
 
 use crate::alerts::Desk;
 use crate::config::Config;
@@ -180,10 +180,12 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
+        let turn_of = Arc::clone(&state);
         let state = Arc::clone(&state);
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
+            let _span = debug_span!("judge").entered();
             let now = state.now();
             if let Some(believed) = believed {
                 state.windows.write().advance(believed);
@@ -193,7 +195,10 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
             watch
         });
         match turn.await {
-            Ok(back) => watch = back,
+            Ok(back) => {
+                watch = back;
+                turn_of.rounds.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => {
                 error!(%error, "windows are no longer sealed");
                 return;

@@ -12,6 +12,7 @@ use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
+use lens_service::supervise;
 use lens_service::tls::{self, HttpsFiles, IdentityFiles, Stamp, TlsError};
 use tracing::{error, info};
 
@@ -27,6 +28,9 @@ use crate::state::State;
 
 /// Longest open requests are waited for at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// Longest that sealing and judging one slot may take before the watchdog is no longer answered.
+const TURN_MAX: Duration = Duration::from_secs(30);
 
 /// lens-aggregator: merges the deltas of agents exactly and serves API and page.
 #[derive(Parser, Debug)]
@@ -88,6 +92,14 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
+    let carrier = config.otlp.as_ref().map(|otlp| crate::export::otlp::carrier(&env, otlp));
+    let carrier = match carrier.transpose() {
+        Ok(carrier) => carrier,
+        Err(error) => {
+            error!("otlp.endpoint: {error}");
+            return Exit::Usage;
+        }
+    };
     let aggregator = match Aggregator::start_secured(env, &config, security).await {
         Ok(aggregator) => aggregator,
         Err(error) => {
@@ -96,6 +108,7 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let state = aggregator.state();
+    crate::telemetry::observe(&state);
     let address =
         |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
     let (quic, api) = (address(aggregator.address()), address(http.local_addr()));
@@ -115,15 +128,29 @@ async fn serve(config: Config) -> Exit {
         }
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
+    let (counted, turn_max) = (Arc::clone(&state), TURN_MAX + Duration::from(config.base));
+    let rounds = move || counted.rounds.load(Ordering::Relaxed);
+    let supervised = tokio::spawn(supervise::watched(rounds, turn_max, shutdown.clone()));
     let signing = tokio::spawn(state.security.audit.clone().keep_signed(shutdown.clone()));
     let running = tokio::spawn(aggregator.run(shutdown.clone()));
+    let exporting = config.otlp.clone().zip(carrier).map(|(otlp, carrier)| {
+        let (stop, stopped) = Shutdown::manual();
+        (stop, tokio::spawn(crate::export::otlp::run(Arc::clone(&state), otlp, carrier, stopped)))
+    });
     let router = crate::api::router(Arc::clone(&state));
     let http =
         tokio::spawn(crate::serve::serve(http, tls.map(|(tls, _)| tls), router, shutdown.clone()));
+    supervise::ready(&format!("agents at {quic}, page at {api}"));
     shutdown.wait().await;
+    drop(supervised.await);
     state.draining.store(true, Ordering::Relaxed);
     info!("draining");
     drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);
+    // What was merged last is exported as well.
+    if let Some((stop, exporting)) = exporting {
+        stop.begin();
+        drop(tokio::time::timeout(DRAIN_MAX, exporting).await);
+    }
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
     watched.abort();

@@ -351,6 +351,8 @@ pub struct State {
     pub listening: AtomicBool,
     /// Whether it is shutting down.
     pub draining: AtomicBool,
+    /// Rounds of sealing and judging done.
+    pub rounds: AtomicU64,
     /// What it counts about itself.
     pub counters: Counters,
     /// Alerts and whom they are told to.
@@ -361,6 +363,10 @@ pub struct State {
     pub renew: OnceLock<Renew>,
     /// When this aggregator's own certificate ends; 0 while that is not known.
     pub certificate_expires: AtomicU64,
+    /// What the export to an OTLP receiver counts.
+    pub otlp: crate::export::otlp::Stats,
+    /// When the store was made.
+    pub(crate) counted_since: OnceLock<UnixNanos>,
     /// Where questions about more than memory holds are answered, while the store is open.
     history: RwLock<Option<History>>,
     /// Why nothing is taken in, while the store is not open.
@@ -387,11 +393,14 @@ impl State {
             events: broadcast::Sender::new(lens_model::limits::EVENT_BACKLOG_MAX),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             counters: Counters::default(),
             alerts,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
+            otlp: crate::export::otlp::Stats::default(),
+            counted_since: OnceLock::new(),
             history: RwLock::new(None),
             fault: RwLock::new(None),
         }
@@ -437,6 +446,12 @@ impl State {
         }
     }
 
+    /// When the store was made that everything is counted in, 0 when that was not written down;
+    /// `None` until a store is open.
+    pub fn counted_since(&self) -> Option<UnixNanos> {
+        self.counted_since.get().copied()
+    }
+
     /// What answers questions about more than memory holds, while the store is open.
     pub fn history(&self) -> Option<History> {
         self.history.read().clone()
@@ -472,6 +487,8 @@ impl State {
         drop(agents);
         *self.windows.write() = loaded.windows;
         self.counters.samples_merged_total.store(loaded.samples, Ordering::Relaxed);
+        // A store is opened again and again, and made once.
+        self.counted_since.get_or_init(|| loaded.made);
         *self.history.write() = Some(history);
     }
 

@@ -16,5 +16,7 @@ pub mod planted;
 pub mod program;
 pub mod secret;
 pub mod shutdown;
+pub mod supervise;
+pub mod telemetry;
 pub mod time;
 pub mod tls;
