@@ -155,6 +155,7 @@ fn recovered(found: &Recovered) -> Value {
         "created": found.created,
         "deltas": found.deltas,
         "deltas_lost": found.deltas_lost,
+        "repaired": found.repaired,
         "torn_bytes": found.torn_bytes,
         "segments": found.segments,
         "files_unreadable": found.files_unreadable,

@@ -84,12 +84,17 @@ impl Agent {
             source,
         })?;
         if let Some(why) = &recovered.renewed {
-            warn!(why, lost = recovered.deltas_lost, "the spool goes on in another life");
+            warn!(
+                why,
+                lost = recovered.deltas_lost,
+                "the spool lost something, and asks what was merged"
+            );
         }
         info!(
             created = recovered.created,
             deltas = recovered.deltas,
             segments = recovered.segments,
+            repaired = recovered.repaired,
             torn_bytes = recovered.torn_bytes,
             "spool open"
         );

@@ -107,6 +107,16 @@ pub enum LinkError {
         /// The most it can have: what there is.
         to: Sequence,
     },
+    /// The spool had lost something, and it is known now what of it was merged.
+    #[error(
+        "{endpoint} has deltas up to {merged} of the life that the spool lost something of: what is left comes in another"
+    )]
+    Settled {
+        /// With whom.
+        endpoint: String,
+        /// What it has.
+        merged: Sequence,
+    },
     /// The spool cannot give what is due, or cannot begin another life.
     #[error("the spool: {0}")]
     Spool(#[from] SpoolError),
@@ -138,7 +148,7 @@ pub async fn run(
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
         status.link.lock().endpoint.clone_from(&endpoint);
-        let incarnation = shared.outbox.incarnation();
+        let incarnation = shared.outbox.former().unwrap_or_else(|| shared.outbox.incarnation());
         let link = match connect(&env, &config, &endpoint, incarnation).await {
             Ok(link) => link.resumable(&env, &shared).await,
             Err(error) => Err(error),
@@ -366,6 +376,9 @@ impl Link {
     /// acknowledged them; one that has more than was sent mixes this life up with another. Either
     /// way what is held gets new numbers in a new life. (WIRE-075, WIRE-076)
     async fn resumable(self, env: &Env, shared: &SharedSpool) -> Result<Self, LinkError> {
+        if shared.outbox.former() == Some(self.incarnation) {
+            self.settle(env, shared).await?;
+        }
         let (level, acked) = (shared.outbox.level(), self.welcome.acked);
         let same_life = self.incarnation == shared.outbox.incarnation();
         if same_life && (level.acked..=level.last).contains(&acked) {
@@ -380,6 +393,19 @@ impl Link {
         self.connection.close(VarInt::from_u32(0), b"another life");
         let endpoint = self.connection.remote_address().to_string();
         Err(LinkError::Forgotten { endpoint, acked, from, to })
+    }
+
+    /// Tells a spool that lost something what the aggregator has of it. (WIRE-077)
+    async fn settle(&self, env: &Env, shared: &SharedSpool) -> Result<(), LinkError> {
+        let life = env.incarnation().map_err(LinkError::Random)?;
+        let (outbox, merged) = (Arc::clone(&shared.outbox), self.welcome.acked);
+        env.blocking(move || outbox.settle(merged, life)).await??;
+        if shared.outbox.incarnation() == self.incarnation {
+            return Ok(());
+        }
+        self.connection.close(VarInt::from_u32(0), b"another life");
+        let endpoint = self.connection.remote_address().to_string();
+        Err(LinkError::Settled { endpoint, merged })
     }
 
     /// Ships until the connection breaks or everything is drained after shutdown.

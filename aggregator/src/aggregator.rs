@@ -126,6 +126,7 @@ impl Aggregator {
         log: OpenLog,
     ) -> Result<Self, StartError> {
         let windows = Windows::new(config.base, config.lateness);
+        let windows = windows.holding(config.store.held_slots);
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lens_model::limits::{AUTOMATIC_SLICES_MAX, WINDOW_BASE_SECS};
+use lens_model::limits::{
+    AUTOMATIC_SLICES_MAX, SUMMARY_SECS_MAX, WINDOW_BASE_SECS, WINDOW_SLOTS_BEYOND_SUMMARY,
+    WINDOW_SLOTS_MAX,
+};
 use lens_model::{Nanos, Slice, TrustDomain};
 use lens_service::config::{Key, Kind, Problem, Problems, Settings, nearest};
 use lens_service::tls::{self, IdentityFiles};
@@ -201,9 +204,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "windows.summary_s",
-        kind: Kind::Integer { min: 5, max: 3_600 },
+        kind: Kind::Integer { min: 5, max: SUMMARY_SECS_MAX as i64 },
         default: Some("300"),
-        doc: "the window tiles, tables and verdicts speak of, seconds",
+        doc: "the window tiles, tables and verdicts speak of, held in memory and a minute more, seconds",
     },
     Key {
         path: "windows.stale_s",
@@ -541,6 +544,13 @@ pub struct Config {
     pub commit_interval: Duration,
 }
 
+/// Slots that the summary window needs in memory.
+fn held_slots(settings: &Settings) -> usize {
+    let summary = settings.integer("windows.summary_s").div_ceil(WINDOW_BASE_SECS);
+    let summary = usize::try_from(summary).unwrap_or(WINDOW_SLOTS_MAX);
+    summary.saturating_add(WINDOW_SLOTS_BEYOND_SUMMARY).min(WINDOW_SLOTS_MAX)
+}
+
 /// The store's directory when none is named: the one the service manager gives, or the usual one.
 fn store_dir(settings: &Settings, state_directory: Option<OsString>) -> PathBuf {
     settings.path("store.dir").unwrap_or_else(|| {
@@ -620,6 +630,7 @@ impl Config {
                 keep("windows.keep_1h_d", 86_400),
             ],
             lateness: secs("windows.allowed_lateness_s"),
+            held_slots: held_slots(settings),
             slices_known: slices_known.clone(),
             slices_automatic_max,
             lives_max: LIVES_MAX,

@@ -17,7 +17,7 @@ use lens_service::planted::Planted;
 use lens_wire::{DeltaRef, Dict, DictionaryError, PeerDictionary};
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::log::Record;
 use crate::log::record::{Body, Gauge, Histogram, RECORD_BYTES_MAX, Requests};
@@ -87,6 +87,42 @@ pub struct Submission {
     pub bytes: Vec<u8>,
     /// Its part of the budget, given back when the record is durable or given up.
     _permit: OwnedSemaphorePermit,
+    /// Its place among those on the way, left with it.
+    _flight: Flight,
+}
+
+/// Records on the way to the store, by life.
+#[derive(Debug, Default)]
+struct Flights {
+    of_life: Mutex<BTreeMap<Life, usize>>,
+    landed: Notify,
+}
+
+/// One record on the way, until it is dropped.
+#[derive(Debug)]
+struct Flight {
+    flights: Arc<Flights>,
+    life: Life,
+}
+
+impl Flight {
+    fn begin(flights: &Arc<Flights>, life: &Life) -> Self {
+        *flights.of_life.lock().entry(life.clone()).or_default() += 1;
+        Self { flights: Arc::clone(flights), life: life.clone() }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut of_life = self.flights.of_life.lock();
+        if let Some(count) = of_life.get_mut(&self.life) {
+            *count -= 1;
+            if *count == 0 {
+                of_life.remove(&self.life);
+                self.flights.landed.notify_waiters();
+            }
+        }
+    }
 }
 
 /// Takes records of all agents to one worker, and tells each agent's connection how far it came.
@@ -97,6 +133,7 @@ pub struct Ingest {
     queue: mpsc::Sender<Submission>,
     budget: Arc<Semaphore>,
     lives: Mutex<BTreeMap<Life, watch::Sender<Progress>>>,
+    flights: Arc<Flights>,
 }
 
 impl Ingest {
@@ -104,7 +141,8 @@ impl Ingest {
     pub fn new(state: Arc<State>) -> (Arc<Self>, mpsc::Receiver<Submission>) {
         let (queue, records) = mpsc::channel(QUEUE_RECORDS_MAX);
         let budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
-        (Arc::new(Self { state, queue, budget, lives: Mutex::default() }), records)
+        let (lives, flights) = (Mutex::default(), Arc::default());
+        (Arc::new(Self { state, queue, budget, lives, flights }), records)
     }
 
     /// Follows a life from now on.
@@ -121,6 +159,23 @@ impl Ingest {
         if lives.get(life).is_some_and(|sender| sender.receiver_count() == 0) {
             lives.remove(life);
         }
+        self.flights.landed.notify_waiters();
+    }
+
+    /// Waits until nothing of a life is on its way to the store any more and nobody but the caller
+    /// follows it: what is durable then is all there will be of what came before. (WIRE-078)
+    pub async fn settled(&self, life: &Life) {
+        loop {
+            let landed = self.flights.landed.notified();
+            tokio::pin!(landed);
+            // What lands from here on is noticed, also before it is waited for.
+            landed.as_mut().enable();
+            let alone = self.lives.lock().get(life).is_none_or(|s| s.receiver_count() <= 1);
+            if alone && !self.flights.of_life.lock().contains_key(life) {
+                return;
+            }
+            landed.await;
+        }
     }
 
     /// Hands a record on, when there is room. Cancel safe: it is handed on or not.
@@ -136,8 +191,9 @@ impl Ingest {
         let permit = Arc::clone(&self.budget).acquire_many_owned(permits).await;
         let permit = permit.map_err(|_| IngestError::Closed)?;
         let life = (record.identity.agent.clone(), record.incarnation);
+        let flight = Flight::begin(&self.flights, &life);
         let sequence = if record.body.is_some() { record.sequence } else { Sequence(0) };
-        let submission = Submission { life, sequence, bytes, _permit: permit };
+        let submission = Submission { life, sequence, bytes, _permit: permit, _flight: flight };
         self.queue.send(submission).await.map_err(|_| IngestError::Closed)
     }
 

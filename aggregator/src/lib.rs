@@ -2,7 +2,7 @@
 //!
 //! One way through: [`listen`] alone holds the QUIC socket, [`ingest`] decides what becomes of each
 //! delta, [`log`] gives records one order, [`store`] merges them durably, [`worker`] drives the two,
-//! [`window`] is the last hour of it in memory, [`judge`] compares without clock or I/O,
+//! [`window`] is the newest of it in memory, [`judge`] compares without clock or I/O,
 //! [`snapshot`], [`api`], [`export`] show and cannot change anything. [`aggregator`] is all of it as
 //! one future.
 #![forbid(unsafe_code)]

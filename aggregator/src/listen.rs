@@ -477,6 +477,11 @@ impl Taken {
         let life = (identity.agent.clone(), hello.incarnation);
         let followed = Followed { ingest: Arc::clone(&self.ingest), life: life.clone() };
         let progress = self.ingest.follow(&life);
+        tokio::select! {
+            biased;
+            () = self.ingest.settled(&life) => {}
+            end = connection.closed() => return Err(ConnectionEnd::lost(end)),
+        }
         let acked = self.resumes(&life, &hello).await?;
         let mut out = Vec::new();
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);

@@ -7,6 +7,7 @@
 
 mod agent;
 mod incomplete;
+mod regression;
 mod row;
 
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use crate::window::{RequestCounts, Span};
 
 pub use agent::Agent;
 pub use incomplete::{Gap, Incomplete, incomplete};
+pub use regression::{E2eRegression, regressions};
 pub use row::{Row, Value};
 
 /// Request outcomes of one slice and arm.
@@ -91,6 +93,8 @@ pub struct Snapshot {
     pub slices: Vec<Slice>,
     /// One row a series, in order of slice, stage and arm.
     pub rows: Vec<Row>,
+    /// The whole query of each slice's canary against its baseline's, in order of slice.
+    pub regressions: Vec<E2eRegression>,
     /// Request outcomes by slice and arm.
     pub requests: Vec<Requests>,
     /// Sums over everything.
@@ -123,14 +127,17 @@ impl Snapshot {
         slices.sort_unstable();
         slices.dedup();
         let incomplete = incomplete(state, window, now);
+        let regressions = regressions(&state.judge.read());
+        let health = judge::health(&slices, &rows, &regressions);
         let totals = totals(state, &slices, &rows, &requests, &agents);
         Self {
             t: now,
             uptime_s: now.since(state.started).as_secs_f64(),
             window_s: rules.summary_window.as_secs_f64(),
-            health: Health { incomplete: incomplete.clone(), ..judge::health(&slices, &rows) },
+            health: Health { incomplete: incomplete.clone(), ..health },
             slices,
             rows,
+            regressions,
             requests,
             totals,
             agents,

@@ -8,20 +8,21 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lens_model::limits::WINDOW_SLOTS_MAX;
+use lens_model::limits::JUDGE_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
+use tracing::warn;
 
 use crate::alerts::Desk;
 use crate::export::remote_write::Tally;
-use crate::judge::slot::Slot;
+use crate::judge::slot::{Slot, SlotWindows};
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
 use crate::security::Security;
-use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store};
+use crate::store::{Committed, Coverage, History, KnownAgent, Loaded, Store, StoreError};
 use crate::window::Windows;
 
 /// Slots after its end at which a slot is taken as whole: 10 s, twice the slowest usual harvest.
@@ -367,7 +368,7 @@ pub struct State {
     pub otlp: crate::export::otlp::Stats,
     /// When the store was made.
     pub(crate) counted_since: OnceLock<UnixNanos>,
-    /// Where questions about more than the last hour are answered, while the store is open.
+    /// Where questions about more than memory holds are answered, while the store is open.
     history: RwLock<Option<History>>,
     /// What remote write counts, where it is on.
     pub remote_write: Option<Arc<Tally>>,
@@ -412,17 +413,40 @@ impl State {
     /// Judges every slot that is known whole at `now`, two slots after its end, once each. What
     /// comes later than that corrects what is shown and no verdict.
     ///
-    /// The first call begins with the oldest slot held, so that a restart forgets nothing.
+    /// The first call begins an hour back, so that a restart forgets nothing: what memory no longer
+    /// holds is read from the store. While that cannot be read nothing is judged.
     pub fn judge_until(&self, now: UnixNanos) {
-        let slot = |number: u64| Slot(i64::try_from(number).unwrap_or(i64::MAX));
         let base = self.windows.read().base().0;
         let due = (now.0 / base).saturating_sub(WATERMARK_SLOTS + 1);
-        let held = due.saturating_sub(WINDOW_SLOTS_MAX as u64 - 1);
+        let first = due.saturating_sub(JUDGE_SLOTS_MAX - 1);
         let judged = self.judge.read().now();
         let next = judged.and_then(|slot| u64::try_from(slot.0 + 1).ok()).unwrap_or(0);
-        for number in next.max(held)..=due {
-            let windows = self.windows.read().slot(number, slot(number));
-            self.judge.write().take(&windows);
+        for number in next.max(first)..=due {
+            match self.slot(number, now) {
+                Ok(Some(windows)) => self.judge.write().take(&windows),
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(%error, "what was recorded before cannot be read: judging waits");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Everything recorded in a slot, from memory where that holds it; `None` while only a store
+    /// that is closed knows.
+    fn slot(&self, number: u64, now: UnixNanos) -> Result<Option<SlotWindows>, StoreError> {
+        let slot = Slot(i64::try_from(number).unwrap_or(i64::MAX));
+        let held = {
+            let windows = self.windows.read();
+            let whole = number.saturating_mul(windows.base().0) >= windows.held_from(now).0;
+            whole.then(|| windows.slot(number, slot))
+        };
+        match (held, self.history()) {
+            (Some(held), _) => Ok(Some(held)),
+            (None, Some(history)) => history.view()?.slot(number, slot).map(Some),
+            (None, None) if self.faulted().is_some() => Ok(None),
+            (None, None) => Ok(Some(SlotWindows { slot, windows: Vec::new() })),
         }
     }
 
@@ -432,7 +456,7 @@ impl State {
         self.counted_since.get().copied()
     }
 
-    /// What answers questions about more than the last hour, while the store is open.
+    /// What answers questions about more than memory holds, while the store is open.
     pub fn history(&self) -> Option<History> {
         self.history.read().clone()
     }

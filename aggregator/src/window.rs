@@ -6,8 +6,8 @@
 //! retired counts, so that slots and retired counts together are always everything ever merged.
 //! Promise: the counts of any query are the exact sum of the deltas applied, in whatever order they
 //! came. Refusal: no clock and no I/O here; `now` is an argument.
-//! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts of `WINDOW_SLOTS_MAX` slots each, and as many
-//! hosts, request counters and gauges as their limits say; what is past them is refused.
+//! Bounds: `AGGREGATOR_SERIES_MAX` series × hosts of `WINDOW_SLOTS_MAX` slots each or fewer, and as
+//! many hosts, request counters and gauges as their limits say; what is past them is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -158,7 +158,7 @@ impl RequestCounts {
 
 #[derive(Debug)]
 enum Slot {
-    /// Boxed: an hour of sealed slots must not each be as large as an open one.
+    /// Boxed: the many sealed slots must not each be as large as an open one.
     Open(Box<PagedCounts>),
     Sealed(Box<[u8]>),
 }
@@ -269,8 +269,12 @@ type ByHost<T> = BTreeMap<Arc<Host>, T>;
 pub struct Windows {
     base: Nanos,
     lateness: Nanos,
-    /// Slots before it are not held even when they are within the hour.
+    /// Slots a series holds.
+    slots_max: u64,
+    /// Slots before it are not held even when they are within the ring.
     floor: u64,
+    /// Slots before it may lack what was retired, also when the clock went back since.
+    whole_from: u64,
     /// Where each series of each host stands in `held`, from which nothing is ever removed.
     series: HashMap<SeriesKey, ByHost<SeriesHandle>>,
     held: Vec<HostSeries>,
@@ -286,7 +290,9 @@ impl Windows {
         Self {
             base,
             lateness,
+            slots_max: WINDOW_SLOTS_MAX as u64,
             floor: 0,
+            whole_from: 0,
             series: HashMap::new(),
             held: Vec::new(),
             requests: HashMap::new(),
@@ -294,6 +300,13 @@ impl Windows {
             gauges: BTreeMap::new(),
             hosts: HashMap::new(),
         }
+    }
+
+    /// The same with fewer slots than `WINDOW_SLOTS_MAX`: at least one, and no more than that.
+    #[must_use]
+    pub fn holding(mut self, slots: usize) -> Self {
+        self.slots_max = slots.clamp(1, WINDOW_SLOTS_MAX) as u64;
+        self
     }
 
     /// The width of a slot.
@@ -388,6 +401,7 @@ impl Windows {
         series.total = series.total.saturating_add(block.total());
         series.last_event = series.last_event.max(event);
         if slot < oldest {
+            self.whole_from = self.whole_from.max(oldest);
             block.merge_into(&mut series.retired);
             return Merged::BeyondRing;
         }
@@ -441,9 +455,10 @@ impl Windows {
         self.floor = floor.0.div_ceil(self.base.0);
     }
 
-    /// Start of the oldest slot held.
+    /// From when on slots hold everything that was merged for them.
     pub fn held_from(&self, now: UnixNanos) -> UnixNanos {
-        UnixNanos(self.oldest_slot(now).saturating_mul(self.base.0))
+        let first = self.oldest_slot(now).max(self.whole_from);
+        UnixNanos(first.saturating_mul(self.base.0))
     }
 
     /// Gives a series the totals it had, and the counts of slots that are no longer held.
@@ -476,6 +491,7 @@ impl Windows {
         let row = Slot::Sealed(sealed.into());
         if slot < oldest {
             row.merge_into_pages(&mut held.retired);
+            self.whole_from = self.whole_from.max(oldest);
         } else {
             held.slots.insert(slot, row);
         }
@@ -504,10 +520,9 @@ impl Windows {
         start: UnixNanos,
         counts: RequestCounts,
     ) {
-        let slot = self.slot_of(start);
         let held = self.requests.get_mut(&(slice.clone(), arm));
         if let Some(requests) = held.and_then(|hosts| hosts.get_mut(host)) {
-            requests.slots.insert(slot, counts);
+            requests.slots.insert(start.0 / self.base.0, counts);
         }
     }
 
@@ -563,6 +578,7 @@ impl Windows {
     /// Seals what hardly changes any more and drops what is past the ring.
     pub fn advance(&mut self, now: UnixNanos) {
         let (oldest, settled_before) = (self.oldest_slot(now), self.settled_before(now));
+        self.whole_from = self.whole_from.max(oldest);
         for series in &mut self.held {
             series.retire(oldest);
             series.slots.range_mut(..settled_before).for_each(|(_, slot)| slot.seal());
@@ -640,20 +656,11 @@ impl Windows {
     /// stand with the whole query of their slice, arm and host.
     pub fn slot(&self, number: u64, slot: judge::Slot) -> SlotWindows {
         let mut found: BTreeMap<(&Slice, Stage, Arm, &Arc<Host>), HostWindow> = BTreeMap::new();
-        let window = |slice: &Slice, stage, arm, host: &Host| HostWindow {
-            slice: Arc::new(slice.clone()),
-            stage,
-            arm,
-            host: format!("{}/{}", host.agent, host.instance).into(),
-            counts: Sparse::new(),
-            ok: 0,
-            errors: 0,
-        };
         for (key, hosts) in &self.series {
             for (host, handle) in hosts {
                 if let Some(slot) = self.held[handle.0].slots.get(&number) {
                     let name = (&key.slice, key.stage, key.arm, host);
-                    let mut own = window(&key.slice, key.stage, key.arm, host);
+                    let mut own = HostWindow::empty(&key.slice, key.stage, key.arm, host);
                     own.counts = slot.to_sparse();
                     found.insert(name, own);
                 }
@@ -664,7 +671,7 @@ impl Windows {
                 if let Some(counts) = requests.slots.get(&number) {
                     let own = found
                         .entry((slice, Stage::E2e, *arm, host))
-                        .or_insert_with(|| window(slice, Stage::E2e, *arm, host));
+                        .or_insert_with(|| HostWindow::empty(slice, Stage::E2e, *arm, host));
                     (own.ok, own.errors) = (counts.ok, counts.error);
                 }
             }
@@ -731,7 +738,7 @@ impl Windows {
     }
 
     fn oldest_slot(&self, now: UnixNanos) -> u64 {
-        self.slot_of(now).saturating_sub(WINDOW_SLOTS_MAX as u64 - 1).max(self.floor)
+        self.slot_of(now).saturating_sub(self.slots_max - 1).max(self.floor)
     }
 
     /// Slots before this one take deltas as late ones.
@@ -844,6 +851,31 @@ mod tests {
         let mut lifetime = Counts::new();
         windows.lifetime(&Selection::default(), &mut lifetime);
         assert_eq!(lifetime.total(), 2);
+    }
+
+    #[test]
+    fn what_was_retired_is_not_asked_of_memory_after_the_clock_went_back() {
+        let mut windows = Windows::new(BASE, LATENESS).holding(10);
+        put(&mut windows, "x", 100, 100, &[5]);
+        assert_eq!(windows.held_from(at(100)), at(55));
+        windows.advance(at(200));
+        assert_eq!(windows.held_from(at(200)), at(155));
+        assert_eq!(windows.held_from(at(100)), at(155), "the slot of 100 s is gone");
+        put(&mut windows, "x", 190, 300, &[5]);
+        assert_eq!(windows.held_from(at(100)), at(255), "what came too late is in no slot");
+        assert_eq!(put(&mut windows, "x", 100, 100, &[5]), Merged::InTime);
+    }
+
+    #[test]
+    fn memory_holds_as_many_slots_as_it_is_told_and_no_more_than_may_be() {
+        let held = |slots| {
+            let windows = Windows::new(BASE, LATENESS).holding(slots);
+            at(100_000).since(windows.held_from(at(100_000))).0 / BASE.0 + 1
+        };
+        assert_eq!(held(0), 1);
+        assert_eq!(held(72), 72);
+        assert_eq!(held(WINDOW_SLOTS_MAX), WINDOW_SLOTS_MAX as u64);
+        assert_eq!(held(WINDOW_SLOTS_MAX + 1), WINDOW_SLOTS_MAX as u64);
     }
 
     #[test]

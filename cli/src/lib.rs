@@ -53,6 +53,15 @@ enum Command {
     Role(role::Role),
 }
 
+/// Plays recorded latencies, CSV, JSON lines or an HdrHistogram interval log, through the judge's
+/// default rules, and appends what it decides.
+///
+/// # Errors
+/// The first line that cannot be taken, and why.
+pub fn replay(input: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    replay::replay(input, out)
+}
+
 /// Parses the process's arguments and runs what they ask for.
 pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {

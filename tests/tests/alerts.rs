@@ -126,7 +126,7 @@ fn each_transition_is_told_under_one_id_though_the_aggregator_is_killed_in_the_m
     until("the second attempt", || holds(receiver.requests().len() >= 2, &0));
     world.aggregator().kill();
     start(&mut world, &settings);
-    until_told(&receiver, "fired", "slo_p99");
+    until_told(&receiver, "fired", "slo_p95");
     until_settled(&world);
     // After all was told once, another kill repeats nothing; only what is new is told.
     let before = receiver.requests().len();
@@ -140,10 +140,9 @@ fn each_transition_is_told_under_one_id_though_the_aggregator_is_killed_in_the_m
     until_settled(&world);
     let requests = receiver.requests();
     let told = ids(&requests);
-    for rule in ["slo_p95", "slo_p99"] {
-        let ids = &told[&("alert.fired".into(), key(rule))];
-        assert_eq!(ids.len(), 1, "{rule}: {told:?}");
-    }
+    // Two limits of one series are broken; one of them is told, once.
+    let told_of = |rule| told.get(&("alert.fired".into(), key(rule))).map_or(0, |ids| ids.len());
+    assert_eq!(told_of("slo_p95") + told_of("slo_p99"), 1, "{told:?}");
     let new: Vec<_> = requests[before..].iter().map(|request| request.told().1).collect();
     assert!(new.iter().all(|key| key == AGENT), "{new:?}");
 }
@@ -160,7 +159,7 @@ fn a_receiver_that_is_busy_breaks_off_fails_or_hangs_has_every_notice_in_the_end
     let settings = at_once(&world, vec![hook(&world, 0, &receiver)]);
     start(&mut world, &settings);
     let (_agent, _node) = slow(&world);
-    until_told(&receiver, "fired", "slo_p99");
+    until_told(&receiver, "fired", "slo_p95");
     until_settled(&world);
     let first = receiver.requests()[0].headers["webhook-id"].clone();
     let requests = receiver.requests();
@@ -208,7 +207,7 @@ fn what_is_sent_is_accepted_by_libraries_of_the_receivers() {
     let settings = at_once(&world, sinks);
     start(&mut world, &settings);
     let (mut agent, _node) = slow(&world);
-    until_told(&receiver, "fired", "slo_p99");
+    until_told(&receiver, "fired", "slo_p95");
     // People act through the command.
     let at = format!("http://{}", world.http());
     let open = world.api("/api/v1/alerts?state=firing");

@@ -7,13 +7,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lens_journal::{Entry, Journal, JournalReader, Options, Recovery};
+use lens_journal::{
+    AppendError, Entry, FILE_HEADER_BYTES, Journal, JournalReader, Options, RECORD_HEADER_BYTES,
+    Recovery,
+};
 use lens_model::{AgentName, Incarnation, Sequence, UnixNanos};
 use lens_segment::Baseline;
 use lens_service::env::Env;
 use lens_service::planted::{Planted, PlantedSet};
 use parking_lot::Mutex;
 
+use super::baselines::Baselines;
 use super::codec::{
     DELTA, DeltaHeadline, Names, RENEWAL, Renewal, SNAPSHOT, SnapshotHead, decode_delta,
     encode_delta, encode_renewal, encode_snapshot,
@@ -40,6 +44,8 @@ pub struct Recovered {
     pub deltas: u64,
     /// Deltas lost to damage; their counts are taken from the segments again.
     pub deltas_lost: u64,
+    /// Records of which one bit was wrong, and is right again.
+    pub repaired: u64,
     /// Bytes that were being written when the last process ended.
     pub torn_bytes: u64,
     /// Segments of which it is known how far they were read.
@@ -65,6 +71,8 @@ struct Writer {
     /// The next batch begins with a snapshot.
     snapshot_due: bool,
     damages: Vec<(u64, u64)>,
+    /// Whether numbers cannot go on, whatever the aggregator has.
+    renew: bool,
 }
 
 #[derive(Debug)]
@@ -140,12 +148,14 @@ impl DurableSpool {
             // Of what was read nothing is known: segments that bear the old mark are not new.
             replay.origin = env.incarnation().map_err(SpoolError::Random)?.0;
             replay.ledger.incarnation = fresh(env, agent)?;
+            replay.baselines = Baselines::default();
         }
         let segments = replay.baselines.clone().into_exports();
         let recovered = Recovered {
             created: found.created,
             deltas: replay.ledger.level().frames,
             deltas_lost: if why.is_some() { lost } else { 0 },
+            repaired: found.repaired,
             torn_bytes: found.torn_bytes,
             segments: segments.len(),
             files_unreadable: found.files_unreadable,
@@ -160,15 +170,22 @@ impl DurableSpool {
             // What a file begins with may have been torn off it.
             snapshot_due: begin || journal.begins_file(),
             damages,
+            renew: why.is_some(),
             journal,
         };
+        // Of a journal that lost something the aggregator may have what is lost, or what is left.
+        let sent = replay.former.life != Incarnation(0);
+        if (why.is_some() || found.torn_bytes > 0) && sent {
+            replay.ledger.unsettled = Some(replay.former);
+        }
+        let asks = replay.ledger.unsettled.is_some();
         let spool = Self {
             ledger: Mutex::new(replay.ledger),
             writer: Mutex::new(writer),
             reading: Mutex::new(Reading { reader, names: Names::default() }),
             planted: env.planted,
         };
-        if why.is_some() {
+        if why.is_some() && !asks {
             let life = fresh(env, agent)?;
             spool.renew_with(&mut spool.writer.lock(), life, true, &Vec::new)?;
         }
@@ -224,6 +241,9 @@ impl DurableSpool {
     /// # Errors
     /// As [`DurableSpool::append`].
     pub fn begin(&self, committed: &dyn Fn() -> Vec<Baseline>) -> Result<(), SpoolError> {
+        if self.former().is_some() {
+            return Err(SpoolError::Unsettled);
+        }
         if !self.writer.lock().snapshot_due {
             return Ok(());
         }
@@ -246,7 +266,8 @@ impl DurableSpool {
     /// this harvest.
     ///
     /// # Errors
-    /// [`SpoolError::Append`]: nothing was taken, and the readers' baselines must stay.
+    /// [`SpoolError::Append`], [`SpoolError::Unsettled`]: nothing was taken, and the readers'
+    /// baselines must stay.
     pub fn append(
         &self,
         deltas: Vec<Harvested>,
@@ -254,6 +275,9 @@ impl DurableSpool {
         committed: &dyn Fn() -> Vec<Baseline>,
     ) -> Result<(), SpoolError> {
         let mut writer = self.writer.lock();
+        if self.former().is_some() {
+            return Err(SpoolError::Unsettled);
+        }
         self.trim(&mut writer);
         if let Some(life) = writer.renewal_due {
             self.renew_with(&mut writer, life, false, committed)?;
@@ -267,11 +291,12 @@ impl DurableSpool {
         let batch: Vec<Entry<'_>> = entries(SNAPSHOT, &snapshot, DELTA, &payloads);
         let at = writer.journal.level().next + snapshot.len() as u64;
         let sizes: Vec<u64> = payloads.iter().map(|payload| payload.len() as u64).collect();
+        let wrote = |error| too_small(error, &batch, !snapshot.is_empty());
         if self.planted.contains(Planted::SendBeforeSpooled) {
             self.publish(at, deltas, &sizes);
-            write(&mut writer.journal, &batch, !snapshot.is_empty())?;
+            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
         } else {
-            write(&mut writer.journal, &batch, !snapshot.is_empty())?;
+            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
             self.publish(at, deltas, &sizes);
         }
         if !payloads.is_empty() {
@@ -390,6 +415,19 @@ fn write(journal: &mut Journal, batch: &[Entry<'_>], new_file: bool) -> Result<(
     written.map(drop).map_err(SpoolError::Append)
 }
 
+/// What a full spool is, when no acknowledgement could make room in it: the file being written stays
+/// until the next one, which begins with all baselines, is there.
+fn too_small(error: SpoolError, batch: &[Entry<'_>], new_file: bool) -> SpoolError {
+    let SpoolError::Append(AppendError::Full { bytes_max, .. }) = error else { return error };
+    let records = batch.iter().map(|entry| (RECORD_HEADER_BYTES + entry.payload.len()) as u64);
+    let bytes = FILE_HEADER_BYTES as u64 + records.sum::<u64>();
+    let needed = bytes.saturating_mul(2);
+    if new_file && needed > bytes_max {
+        return SpoolError::TooSmall { bytes, bytes_max, needed };
+    }
+    error
+}
+
 /// Why the numbering of a spool that was found cannot go on, if it cannot.
 fn reason(found: &Recovery, replay: &Replay, damages: &[(u64, u64)]) -> Option<String> {
     if found.created {
@@ -456,6 +494,30 @@ impl Outbox for DurableSpool {
         }
         // Another file begins with all baselines, which the harvester has.
         writer.renewal_due = Some(incarnation);
+        Ok(())
+    }
+
+    fn former(&self) -> Option<Incarnation> {
+        self.ledger.lock().unsettled.as_ref().map(|former| former.life)
+    }
+
+    fn settle(&self, merged: Sequence, incarnation: Incarnation) -> Result<(), SpoolError> {
+        let mut writer = self.writer.lock();
+        let Some(former) = self.ledger.lock().unsettled.clone() else { return Ok(()) };
+        let lost = former.lost_merged(merged);
+        if lost || writer.renew {
+            self.ledger.lock().acknowledge(former.up_to(merged));
+            self.trim(&mut writer);
+            if lost {
+                // What is missing was merged, so baselines are behind by it. Segments that bear
+                // another mark are begun at their present counts: less is merged, never more.
+                writer.origin = incarnation.0;
+                writer.kept.clear();
+            }
+            self.renew_with(&mut writer, incarnation, true, &Vec::new)?;
+            writer.renew = false;
+        }
+        self.ledger.lock().unsettled = None;
         Ok(())
     }
 

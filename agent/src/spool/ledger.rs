@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lens_model::{Incarnation, Sequence, UnixNanos};
 
+use super::former::Former;
 use super::{Level, Record};
 
 /// Deltas between two marks.
@@ -34,6 +35,8 @@ pub(super) struct Ledger {
     pub(super) last: Sequence,
     /// The last number the link asked for.
     pub(super) asked: Sequence,
+    /// What is held was sent under, until it is known how much of it was merged.
+    pub(super) unsettled: Option<Former>,
     marks: VecDeque<Mark>,
     bytes: u64,
     at_hand: BTreeMap<u64, Arc<Record>>,
@@ -47,6 +50,7 @@ impl Ledger {
             acked: last,
             last,
             asked: last,
+            unsettled: None,
             marks: VecDeque::new(),
             bytes: 0,
             at_hand: BTreeMap::new(),

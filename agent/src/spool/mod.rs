@@ -4,13 +4,15 @@
 //! journal record, so that none can be durable without the others: [`DurableSpool`] is the writing
 //! half, used by the harvester where it may block; [`Outbox`] is the half the link sees, which waits
 //! for no sync. Numbers belong to a life (incarnation) that is as random as it is old: a spool that
-//! is lost, emptied or damaged goes on in another.
+//! is lost, emptied or damaged goes on in another, after the aggregator was asked how far the old one
+//! was merged.
 //! Bounds: bytes on disk; past them, or on a full disk, `append` refuses, the harvester pauses, and
 //! counts stay in the segments. In memory: a few records on their way, and one mark every 256.
 
 mod baselines;
 mod codec;
 mod durable;
+mod former;
 mod ledger;
 mod record;
 mod replay;
@@ -46,9 +48,35 @@ pub enum SpoolError {
         /// Its position in the journal.
         position: u64,
     },
+    /// It will take nothing however much is acknowledged: two files that begin with all baselines do
+    /// not fit.
+    #[error(
+        "spool.max_bytes is {bytes_max}, and all baselines with this harvest take {bytes} in each of two files: set it to {needed} or more"
+    )]
+    TooSmall {
+        /// Bytes of a file that begins with them.
+        bytes: u64,
+        /// Bytes the spool may take up.
+        bytes_max: u64,
+        /// The least with which it would be taken.
+        needed: u64,
+    },
+    /// Something of it was lost, and the aggregator was not asked yet what it has.
+    #[error("the spool lost something: what of it was delivered is asked first")]
+    Unsettled,
     /// There is no randomness for another life.
     #[error("no randomness: {0}")]
     Random(std::io::Error),
+}
+
+/// Whether the payload of a journal record of this kind is one of a spool's.
+pub fn makes_sense(kind: u32, payload: &[u8]) -> bool {
+    match kind {
+        codec::DELTA => codec::decode_delta(payload, &mut codec::Names::default()).is_some(),
+        codec::SNAPSHOT => codec::decode_snapshot(payload).is_some(),
+        codec::RENEWAL => codec::decode_renewal(payload).is_some(),
+        _ => false,
+    }
 }
 
 /// The half of a spool that the link sees. Only [`Outbox::load`] and [`Outbox::renew`] block.
@@ -73,6 +101,21 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SpoolError::Append`]: the old life goes on.
     fn renew(&self, incarnation: Incarnation) -> Result<(), SpoolError>;
+
+    /// The life the aggregator is to be asked about before anything more is taken or sent, the disk
+    /// having lost something.
+    fn former(&self) -> Option<Incarnation> {
+        None
+    }
+
+    /// Notes how far that life was merged, to which nothing more will be added: what was merged is
+    /// held no longer, and where that leaves numbers or counts in doubt another life begins. Blocks.
+    ///
+    /// # Errors
+    /// [`SpoolError::Append`]: it is to be asked again.
+    fn settle(&self, _merged: Sequence, _incarnation: Incarnation) -> Result<(), SpoolError> {
+        Ok(())
+    }
 
     /// How full it is.
     fn level(&self) -> Level;

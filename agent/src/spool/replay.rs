@@ -12,6 +12,7 @@ use super::baselines::Baselines;
 use super::codec::{
     DELTA, Names, RENEWAL, SNAPSHOT, decode_delta, decode_renewal, decode_snapshot,
 };
+use super::former::Former;
 use super::ledger::Ledger;
 use super::record::Harvested;
 
@@ -24,6 +25,8 @@ pub(super) struct Replay {
     pub(super) disordered: bool,
     pub(super) origin: u128,
     pub(super) ledger: Ledger,
+    /// What the deltas in the ledger were sent under, if they were.
+    pub(super) former: Former,
     pub(super) baselines: Baselines,
     pub(super) harvested: UnixNanos,
     /// Damages that the last renewal knew of.
@@ -39,6 +42,7 @@ impl Replay {
             disordered: false,
             origin: 0,
             ledger: Ledger::new(Incarnation(0), Sequence(0)),
+            former: Former::new(Incarnation(0), Sequence(0)),
             baselines: Baselines::default(),
             harvested: UnixNanos(0),
             damages: Vec::new(),
@@ -60,13 +64,18 @@ impl Replay {
 
     fn delta(&mut self, record: &JournalRecord) -> Option<()> {
         let (head, harvested) = decode_delta(&record.payload, &mut self.names)?;
-        let due = (self.ledger.incarnation, self.ledger.last.next());
+        let due = (self.former.life, self.former.last().next());
         self.disordered |= !self.complete || due != (head.incarnation, head.sequence);
-        if head.incarnation == self.ledger.incarnation {
-            self.ledger.acknowledge(head.acked);
+        if head.incarnation == self.former.life {
+            self.ledger.acknowledge(self.former.up_to(head.acked));
         }
         let start = harvested.record.start;
-        self.ledger.push(record.position, start, record.payload.len() as u64);
+        let now = self.ledger.push(record.position, start, record.payload.len() as u64);
+        if self.former.life == Incarnation(0) {
+            self.former =
+                Former::new(head.incarnation, Sequence(head.sequence.0.saturating_sub(1)));
+        }
+        self.former.push(now, head.incarnation, head.sequence);
         self.grow(&harvested)?;
         head.gone.iter().for_each(|segment| self.baselines.forget(*segment));
         self.harvested = UnixNanos(start.0.saturating_add(harvested.record.duration.0));
@@ -116,13 +125,20 @@ impl Replay {
         self.baselines = self.staging.take()?;
         (self.origin, self.harvested) = (head.origin, head.harvested);
         if self.complete {
-            let known = (self.ledger.incarnation, self.ledger.last);
+            // Lost records keep their numbers, which the ledger does not.
+            let known = (self.former.life, self.former.last());
             self.disordered |= known != (head.incarnation, head.sequence);
+            if self.former.life == head.incarnation {
+                self.former.sure_up_to(head.sequence);
+            } else {
+                self.former = Former::new(head.incarnation, head.sequence);
+            }
         } else {
             // Everything before it was acknowledged, or the files before it would still be there.
             self.ledger = Ledger::new(head.incarnation, head.sequence);
+            self.former = Former::new(head.incarnation, head.sequence);
         }
-        self.ledger.acknowledge(head.acked);
+        self.ledger.acknowledge(self.former.up_to(head.acked));
         self.complete = true;
         Some(())
     }
@@ -135,6 +151,7 @@ impl Replay {
         }
         self.ledger.acknowledge(Sequence(before));
         self.ledger.renew(renewal.incarnation);
+        self.former = Former::renumbered(renewal.incarnation, renewal.held);
         self.damages = renewal.damages;
         self.disordered = false;
         Some(())

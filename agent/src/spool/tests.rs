@@ -95,7 +95,16 @@ impl Host {
         let dir = self.segments.path().to_owned();
         let (held, shown) = (Arc::clone(&spool), Arc::clone(&status));
         let harvester = Harvester::new(self.env.clone(), dir, "", shown, held, Arc::default());
-        Ok(Running { spool, harvester, status })
+        let agent = Running { spool, harvester, status };
+        self.answer(&agent)?;
+        Ok(agent)
+    }
+
+    /// The aggregator says how far it merged the life it is asked about, if it is asked.
+    fn answer(&self, agent: &Running) -> Result<(), SpoolError> {
+        let Some(life) = agent.spool.former() else { return Ok(()) };
+        let merged = if life == self.life { self.merged_to } else { Sequence(0) };
+        agent.spool.settle(merged, self.env.incarnation().unwrap())
     }
 
     /// A second passes and is harvested.
@@ -251,6 +260,31 @@ fn a_full_spool_pauses_and_what_it_did_not_take_comes_once_it_takes_again() {
 }
 
 #[test]
+fn a_spool_too_small_for_all_baselines_says_how_large_it_must_be() {
+    let host = Host::new(9, &[]);
+    let (spool, _) =
+        DurableSpool::open(&host.env, Path::new(DIR), BYTES_MAX, &"a1".parse().unwrap()).unwrap();
+    let baselines = |blocks: u16| {
+        let counters: Vec<(u16, u32)> = (0..3_000).map(|slot| (slot, 1_000_000)).collect();
+        let block =
+            |series| lens_segment::BlockBaseline { series, shard: 0, counters: counters.clone() };
+        let blocks = (0..blocks).map(block).collect();
+        vec![lens_segment::Baseline { incarnation: 1, blocks, requests: Vec::new() }]
+    };
+    // 15 kB a block: 30 of them fit twice, 40 do not.
+    spool.begin(&|| baselines(30)).unwrap();
+    spool.snapshot_next();
+    spool.begin(&|| baselines(30)).unwrap();
+    spool.snapshot_next();
+    let Err(SpoolError::TooSmall { bytes, bytes_max, needed }) = spool.begin(&|| baselines(40))
+    else {
+        panic!("taken")
+    };
+    assert_eq!((bytes_max, needed), (BYTES_MAX, 2 * bytes));
+    assert!((500_000..700_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
 fn a_lost_spool_is_another_life_and_what_was_read_is_not_counted_again() {
     let mut host = Host::new(3, &[]);
     let mut agent = host.start().unwrap();
@@ -302,6 +336,143 @@ fn a_life_renewed_keeps_what_is_held_and_survives_a_crash() {
     assert_eq!((agent.spool.incarnation(), agent.spool.level()), (Incarnation(9), after));
 }
 
+/// Turns two bits of one of the deltas, which follow the snapshot, with others behind it.
+fn damage(host: &Host, delta: usize) {
+    let at = delta_at(host, delta);
+    let name = Path::new(DIR).join("0000000000000001.journal");
+    assert!(host.disk.flip(&name, at + 64 + 20, 1) && host.disk.flip(&name, at + 64 + 30, 1));
+}
+
+/// Where the header of a delta stands, counted from 1.
+fn delta_at(host: &Host, delta: usize) -> u64 {
+    let bytes = host.disk.contents(&Path::new(DIR).join("0000000000000001.journal")).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let mut at = 4_096;
+    for _ in 0..delta {
+        at += 64 + usize::try_from(word(at + 4)).unwrap();
+    }
+    assert_eq!(word(at + 8), codec::DELTA);
+    at as u64
+}
+
+/// An agent that harvested six times a hundred samples, of which so many deltas were merged, and
+/// was killed; then records of its spool are damaged, and it starts again.
+fn damaged(merged: u64, deltas: &[usize]) -> (Host, Running) {
+    let mut host = Host::new(5, &[]);
+    let mut agent = host.start().unwrap();
+    for round in 1..=6 {
+        host.record(100);
+        host.harvest(&mut agent);
+        if round == merged {
+            host.ship(&agent).unwrap();
+        }
+    }
+    host.disk.kill();
+    drop(agent);
+    deltas.iter().for_each(|delta| damage(&host, *delta));
+    host.record(11);
+    let mut agent = host.start().unwrap();
+    host.harvest(&mut agent);
+    host.ship(&agent).unwrap();
+    (host, agent)
+}
+
+#[test]
+fn of_a_damaged_spool_nothing_that_was_merged_is_sent_again() {
+    for (merged, deltas) in [(0, &[2][..]), (2, &[3]), (2, &[4]), (3, &[4, 5])] {
+        let (host, agent) = damaged(merged, deltas);
+        assert!(agent.status.recovered.renewed.is_some());
+        assert_eq!(host.merged, host.recorded, "{merged} merged, {deltas:?} damaged");
+    }
+}
+
+#[test]
+fn where_something_merged_is_missing_less_is_counted_and_never_more() {
+    for (merged, deltas, less) in [(3, &[2][..], 11), (5, &[2, 4], 11), (4, &[3, 5], 111)] {
+        let (mut host, mut agent) = damaged(merged, deltas);
+        assert_eq!(host.recorded - host.merged, less, "{merged} merged, {deltas:?} damaged");
+        // From there on everything counts, also after another start.
+        for _ in 0..2 {
+            host.record(30);
+            host.harvest(&mut agent);
+            host.ship(&agent).unwrap();
+            assert_eq!(host.recorded - host.merged, less);
+            host.disk.kill();
+            drop(agent);
+            agent = host.start().unwrap();
+            assert_eq!(agent.status.recovered.renewed, None);
+        }
+    }
+}
+
+#[test]
+fn one_wrong_bit_of_a_record_is_mended_and_the_life_goes_on() {
+    let mut host = Host::new(5, &[]);
+    let mut agent = host.start().unwrap();
+    flow(&mut host, &mut agent, 6);
+    let life = agent.spool.incarnation();
+    host.disk.kill();
+    drop(agent);
+    let name = Path::new(DIR).join("0000000000000001.journal");
+    assert!(host.disk.flip(&name, delta_at(&host, 2) + 64 + 20, 8));
+    let mut agent = host.start().unwrap();
+    let found = &agent.status.recovered;
+    assert_eq!((found.repaired, &found.renewed), (1, &None));
+    assert_eq!(agent.spool.incarnation(), life);
+    flow(&mut host, &mut agent, 4);
+    host.ship(&agent).unwrap();
+    assert_eq!(host.merged, host.recorded);
+}
+
+#[test]
+fn a_merged_delta_that_was_torn_off_the_end_is_not_counted_again() {
+    let mut host = Host::new(5, &[]);
+    let mut agent = host.start().unwrap();
+    for _ in 0..3 {
+        host.record(100);
+        host.harvest(&mut agent);
+    }
+    host.ship(&agent).unwrap();
+    host.disk.kill();
+    drop(agent);
+    // A bit of the last batch: nobody can tell it from a write that was torn.
+    let name = Path::new(DIR).join("0000000000000001.journal");
+    assert!(host.disk.flip(&name, delta_at(&host, 3) + 64 + 20, 8));
+    let mut agent = host.start().unwrap();
+    host.record(7);
+    host.harvest(&mut agent);
+    host.record(5);
+    host.harvest(&mut agent);
+    host.ship(&agent).unwrap();
+    assert_eq!(host.recorded - host.merged, 7, "what was counted before it was taken over");
+}
+
+#[test]
+fn nothing_is_harvested_before_it_is_known_what_of_a_damaged_spool_was_merged() {
+    let mut host = Host::new(5, &[]);
+    let mut agent = host.start().unwrap();
+    for _ in 0..4 {
+        host.record(100);
+        host.harvest(&mut agent);
+    }
+    host.disk.kill();
+    drop(agent);
+    damage(&host, 2);
+    let (spool, found) =
+        DurableSpool::open(&host.env, Path::new(DIR), BYTES_MAX, &"a1".parse().unwrap()).unwrap();
+    let refused = spool.append(Vec::new(), UnixNanos(1), &Vec::new);
+    assert!(matches!(refused, Err(SpoolError::Unsettled)), "{refused:?}");
+    assert!(matches!(spool.begin(&Vec::new), Err(SpoolError::Unsettled)));
+    assert!(found.renewed.is_some() && spool.former().is_some());
+    // A start that is never answered leaves it as it was.
+    host.disk.kill();
+    drop(spool);
+    let mut agent = host.start().unwrap();
+    host.harvest(&mut agent);
+    host.ship(&agent).unwrap();
+    assert_eq!(host.merged, host.recorded);
+}
+
 #[test]
 fn a_damaged_record_is_taken_from_the_segment_again() {
     let mut host = Host::new(5, &[]);
@@ -313,9 +484,7 @@ fn a_damaged_record_is_taken_from_the_segment_again() {
     let life = agent.spool.incarnation();
     host.disk.kill();
     drop(agent);
-    // Of the deltas, which follow the snapshot, the first: damaged, with others behind it.
-    let name = Path::new(DIR).join("0000000000000001.journal");
-    assert!(host.disk.flip(&name, 4_096 + 64 + 120, 1));
+    damage(&host, 1);
     let mut agent = host.start().unwrap();
     let found = agent.status.recovered.clone();
     assert!(found.renewed.is_some() && found.deltas_lost > 0, "{found:?}");

@@ -3,7 +3,8 @@
 //! The limit is the stage's absolute one, whose quantile is the budget: 5 % may lie over a p95 limit,
 //! 1 % over a p99 limit. A limit taken from the same window could never be exceeded by more than its
 //! own share. The long window proves that it matters, the short one that it still goes on.
-//! Tiers whose long window is longer than what is kept read unknown, and say so.
+//! Windows longer than memory holds are read from the store; a tier that cannot be read says why.
+//! Of a system younger than a window what there is counts.
 
 use lens_hist::Counts;
 use lens_model::Nanos;

@@ -216,10 +216,11 @@ impl Desk {
 
     pub(super) fn commit(&self, inner: &mut Inner, batch: &Batch, now: UnixNanos) {
         match self.store.commit(batch) {
-            Ok(()) if batch.is_empty() => {}
             Ok(()) => inner.trouble = None,
             Err(failed) => {
-                error!(%failed, "alerting goes on in memory");
+                if inner.trouble.is_none() {
+                    error!(%failed, "alerting goes on in memory until the disk takes it");
+                }
                 inner.trouble.get_or_insert((now, failed.to_string()));
             }
         }

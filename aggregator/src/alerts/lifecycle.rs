@@ -159,12 +159,23 @@ impl Book {
         lost.filter_map(|alert| alert.key.subject.name.clone()).collect()
     }
 
-    /// Subjects over an absolute limit, with the alert that says so.
+    /// Subjects over an absolute limit, with the alert that speaks of it: the one people were told of,
+    /// else that of p95, which most requests feel.
     fn limits(&self) -> BTreeMap<Subject, Key> {
-        let limit = |key: &Key| matches!(key.rule, Rule::SloP95 | Rule::SloP99);
-        let over = self.alerts.values().filter(|alert| alert.phase != Phase::Resolved);
-        let keys = over.map(|alert| &alert.key).filter(|key| limit(key));
-        keys.map(|key| (key.subject.clone(), key.clone())).collect()
+        let mut speaks: BTreeMap<Subject, (bool, Key)> = BTreeMap::new();
+        // p95 stands before p99.
+        for alert in self.alerts.values().filter(|alert| alert.phase != Phase::Resolved) {
+            let over = alert.phase == Phase::Firing || alert.reading == Reading::Violated;
+            if !matches!(alert.key.rule, Rule::SloP95 | Rule::SloP99) || !over {
+                continue;
+            }
+            let told = matches!(alert.told, Told::Firing(_));
+            let held = speaks.get(&alert.key.subject);
+            if held.is_none_or(|(before, _)| told && !before) {
+                speaks.insert(alert.key.subject.clone(), (told, alert.key.clone()));
+            }
+        }
+        speaks.into_iter().map(|(subject, (_, key))| (subject, key)).collect()
     }
 }
 
@@ -172,7 +183,7 @@ impl Book {
 struct Deeper {
     /// Agents that are lost: what is heard through them is silent.
     lost: BTreeSet<String>,
-    /// Subjects over a limit: their budget burns.
+    /// Subjects over a limit: their budget burns, and one limit speaks for both.
     limits: BTreeMap<Subject, Key>,
 }
 
@@ -245,8 +256,9 @@ fn quiet(
     if let Some(window) = maintenance.iter().find(|window| window.covers(&alert.key, now)) {
         return Some(Quiet::Maintenance(window.id.clone()));
     }
-    if alert.key.rule == Rule::Burn
+    if matches!(alert.key.rule, Rule::Burn | Rule::SloP95 | Rule::SloP99)
         && let Some(limit) = deeper.limits.get(&alert.key.subject)
+        && *limit != alert.key
     {
         return Some(Quiet::Inhibited(limit.to_string()));
     }

@@ -34,8 +34,11 @@ const ERRORS_MIN: u64 = 20;
 /// Share of the canary's requests that may fail before it is worth a look, percent.
 const CANARY_ERROR_PERCENT: f64 = 3.0;
 
-/// Time between two looks at the budgets, whose long window is an hour.
+/// Time between two looks at the budgets, whose shortest long window is an hour.
 const BURN_EVERY: Nanos = Nanos::from_secs(60);
+
+/// From this width on time is read by the hour.
+const DAY: Nanos = Nanos::from_secs(86_400);
 
 /// After this an agent that is gone was taken away as likely as it is lost: it reads unknown, and
 /// its alert may be declared over.
@@ -196,23 +199,26 @@ fn burn(state: &State, now: UnixNanos, row: &Row) -> Option<Condition> {
     let strictest = stream.limits().last()?;
     let Test::Limit { quantile, limit } = strictest.test else { return None };
     let (name, budget) = (strictest.name, 1.0 - quantile.ratio());
-    let windows = state.windows.read();
     let selection = Selection::series(&row.key());
-    let kept = Nanos(windows.base().0.saturating_mul(lens_model::limits::WINDOW_SLOTS_MAX as u64));
-    let spent = |width| {
-        let mut counts = Counts::new();
-        windows.sum(&selection, Span::last(width, now), &mut counts);
-        Spent::over(&counts, limit)
+    let mut widths: BTreeMap<Nanos, Result<Spent, String>> = BTreeMap::new();
+    let mut spent = |width| {
+        let read = || recorded(state, &selection, width, now).map(|c| Spent::over(&c, limit));
+        widths.entry(width).or_insert_with(read).clone()
     };
     let mut read_tiers = Vec::new();
     let mut worst = (Reading::Clear, Severity::Warning);
     for tier in TIERS {
-        if tier.long > kept {
-            read_tiers.push(json!({"burn": tier.burn, "long_s": tier.long.as_secs_f64(),
-                "reason": format!("{} are kept", cause::secs(kept))}));
-            continue;
-        }
-        let (long, short) = (spent(tier.long), spent(tier.short));
+        let (long, short) = match (spent(tier.long), spent(tier.short)) {
+            (Ok(long), Ok(short)) => (long, short),
+            (Err(why), _) | (_, Err(why)) => {
+                read_tiers.push(json!({"burn": tier.burn, "long_s": tier.long.as_secs_f64(),
+                    "reason": why}));
+                if worst.0 == Reading::Clear {
+                    worst.0 = Reading::Unknown;
+                }
+                continue;
+            }
+        };
         let state = read(&tier, long, short, budget);
         read_tiers.push(json!({"burn": tier.burn, "long_s": tier.long.as_secs_f64(),
             "burned_long": long.burn(budget), "burned_short": short.burn(budget),
@@ -241,6 +247,34 @@ fn burn(state: &State, now: UnixNanos, row: &Row) -> Option<Condition> {
             row.slice, row.stage, row.arm
         )],
     })
+}
+
+/// What was recorded in the time before now: from memory where that holds it, otherwise from the
+/// store, in whole minutes, or hours where it is a day or more.
+fn recorded(
+    state: &State,
+    selection: &Selection,
+    width: Nanos,
+    now: UnixNanos,
+) -> Result<Counts, String> {
+    let mut counts = Counts::new();
+    let span = Span::last(width, now);
+    {
+        let windows = state.windows.read();
+        if span.from >= windows.held_from(now) {
+            windows.sum(selection, span, &mut counts);
+            return Ok(counts);
+        }
+    }
+    let history = state.history().ok_or("memory does not hold as much, and no store is open")?;
+    let view = history.view().map_err(|error| error.to_string())?;
+    let step = Nanos::from_secs(if width < DAY { 60 } else { 3_600 });
+    let span = Span { from: UnixNanos(span.from.0 / step.0 * step.0), to: span.to };
+    let resolution = view.resolution(span, Some(step));
+    let whole = span.to.since(span.from);
+    view.steps(selection, span, resolution, whole, |_, sum| counts.merge(sum))
+        .map_err(|error| error.to_string())?;
+    Ok(counts)
 }
 
 /// One condition a slice that was ever heard of: whether it is silent.

@@ -3,12 +3,16 @@
 //!
 //! Promise: a transition and its deliveries are durable together, before anything is sent. A value
 //! that cannot be read back is left out and named in the log; it does not keep the rest from coming.
+//! What a disk refuses waits in memory and is written with the next change or look; the file is
+//! opened anew for it, because one whose sync failed is not believed. Bound: [`UNKEPT_MAX`] changes.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lens_journal::DiskLock;
 use lens_service::env::Env;
+use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +26,9 @@ const FILE: &str = "alerts.redb";
 
 /// Memory the database keeps pages in.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// Changes that wait for a disk that refuses; one step's more are not kept.
+pub(super) const UNKEPT_MAX: usize = 65_536;
 
 /// Why alerts cannot be kept.
 #[derive(Debug, Error)]
@@ -38,7 +45,7 @@ impl StoreError {
 }
 
 /// A kind of thing kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shelf {
     /// Open alerts, by key.
     Alerts,
@@ -86,7 +93,7 @@ impl Batch {
     }
 
     /// Whether it changes nothing.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -94,15 +101,43 @@ impl Batch {
 /// The file, or nothing where none is configured.
 #[derive(Debug)]
 pub(super) struct Store {
-    database: Option<Database>,
+    place: Option<Place>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Place {
+    disk: WatchedDisk,
+    dir: PathBuf,
     /// Held, so that no second aggregator tells the same.
-    _lock: Option<Box<dyn DiskLock>>,
+    _lock: Box<dyn DiskLock>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// `None` where nothing is kept, and after a failure until it is opened again.
+    database: Option<Database>,
+    /// What was not written yet, by shelf and key.
+    unkept: BTreeMap<(Shelf, Vec<u8>), Option<Vec<u8>>>,
+}
+
+impl Place {
+    fn open(&self) -> Result<Database, StoreError> {
+        let path = self.dir.join(FILE);
+        let failed = |why: String| StoreError::new(path.display().to_string(), why);
+        self.disk
+            .forget_copy(&self.dir, FILE)
+            .and_then(|()| self.disk.renew(&self.dir, FILE))
+            .map_err(|error| failed(error.to_string()))?;
+        lens_journal::database(&self.disk, &path, CACHE_BYTES)
+            .map_err(|error| failed(error.to_string()))
+    }
 }
 
 impl Store {
     /// Keeps nothing.
     pub(super) fn nothing() -> Self {
-        Self { database: None, _lock: None }
+        Self { place: None, open: Mutex::default() }
     }
 
     /// Opens the store in a directory, made if it is not there. Blocks.
@@ -120,16 +155,14 @@ impl Store {
             _ => failed(error),
         })?;
         let disk = WatchedDisk::new(Arc::clone(&env.disk));
-        disk.forget_copy(dir, FILE).and_then(|()| disk.renew(dir, FILE)).map_err(failed)?;
-        let path = dir.join(FILE);
-        let database = lens_journal::database(&disk, &path, CACHE_BYTES)
-            .map_err(|error| StoreError::new(path.display().to_string(), error))?;
-        Ok(Self { database: Some(database), _lock: Some(lock) })
+        let place = Place { disk, dir: dir.to_owned(), _lock: lock };
+        let open = Open { database: Some(place.open()?), unkept: BTreeMap::new() };
+        Ok(Self { place: Some(place), open: Mutex::new(open) })
     }
 
     /// Whether what is kept survives a restart.
     pub(super) fn durable(&self) -> bool {
-        self.database.is_some()
+        self.place.is_some()
     }
 
     /// Everything of a kind, in order of key.
@@ -138,7 +171,8 @@ impl Store {
     /// [`StoreError`] when the file cannot be read.
     pub(super) fn load<T: DeserializeOwned>(&self, shelf: Shelf) -> Result<Vec<T>, StoreError> {
         let failed = |why: String| StoreError::new(format!("{shelf:?} cannot be read"), why);
-        let Some(database) = &self.database else { return Ok(Vec::new()) };
+        let open = self.open.lock();
+        let Some(database) = &open.database else { return Ok(Vec::new()) };
         let read = database.begin_read().map_err(|error| failed(error.to_string()))?;
         let table = match read.open_table(shelf.table()) {
             Ok(table) => table,
@@ -156,23 +190,44 @@ impl Store {
         Ok(values)
     }
 
-    /// Makes all of it durable, or none. Blocks for as long as the disk takes.
+    /// Makes all of it durable together with what was refused before, or none. Blocks for as long as
+    /// the disk takes.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of the batch is kept then.
+    /// [`StoreError`]; the batch then waits for the next call.
     pub(super) fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        let Some(database) = &self.database else { return Ok(()) };
-        if batch.is_empty() {
+        let Some(place) = &self.place else { return Ok(()) };
+        let mut open = self.open.lock();
+        if open.unkept.len() + batch.0.len() > UNKEPT_MAX {
+            let why = format!("{UNKEPT_MAX} changes wait for the disk already");
+            return Err(StoreError::new("alerts are not kept", why));
+        }
+        for (shelf, key, value) in &batch.0 {
+            open.unkept.insert((*shelf, key.clone()), value.clone());
+        }
+        if open.unkept.is_empty() {
             return Ok(());
         }
-        write(database, batch).map_err(|error| StoreError::new("alerts are not kept", error))
+        let database = match open.database.take() {
+            Some(database) => database,
+            None => place.open()?,
+        };
+        // Whether a commit that failed is durable is not known: the file is opened anew.
+        write(&database, &open.unkept)
+            .map_err(|error| StoreError::new("alerts are not kept", error))?;
+        open.unkept.clear();
+        open.database = Some(database);
+        Ok(())
     }
 }
 
-fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
+fn write(
+    database: &Database,
+    changes: &BTreeMap<(Shelf, Vec<u8>), Option<Vec<u8>>>,
+) -> Result<(), redb::Error> {
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
-    for (shelf, key, value) in &batch.0 {
+    for ((shelf, key), value) in changes {
         let mut table = write.open_table(shelf.table())?;
         match value {
             Some(value) => table.insert(&key[..], &value[..])?,

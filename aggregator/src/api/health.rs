@@ -72,6 +72,11 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     reasons.extend(api.state.faulted().map(|why| format!("nothing is taken in: {why}")));
     let ready = reasons.is_empty();
     let mut problems = api.state.security.troubles.all();
+    problems.extend(
+        api.state.alerts.trouble().map(|(_, why)| {
+            ("alerts".into(), format!("in memory until the disk takes them: {why}"))
+        }),
+    );
     if !api.state.security.gate.is_open() {
         // Anyone may ask; what is wrong with a file is for those who run it.
         problems.values_mut().for_each(|what| *what = "see the log".into());

@@ -1,6 +1,6 @@
-//! Where a question about a span of time is answered from: the hour in memory, or the store.
+//! Where a question about a span of time is answered from: memory, or the store.
 //!
-//! The hour is asked as long as it has all of the span; otherwise the store is, at the finest
+//! Memory is asked as long as it has all of the span; otherwise the store is, at the finest
 //! resolution it keeps for all of it, or a coarser one that says the same. Either way the answer is
 //! the exact sum of what was merged, and says at which resolution.
 
@@ -29,7 +29,7 @@ pub(super) struct Past<'a> {
 }
 
 fn failed(error: &StoreError) -> Problem {
-    Problem::unavailable(format!("{error}: ask about the last hour, or again later"))
+    Problem::unavailable(format!("{error}: ask again later"))
 }
 
 impl<'a> Past<'a> {
@@ -47,7 +47,8 @@ impl<'a> Past<'a> {
             return Ok(recent);
         }
         let Some(history) = state.history() else {
-            let closed = |why| format!("the store is not open: {why}: ask about the last hour");
+            let held = lens_service::time::rfc3339(held_from);
+            let closed = |why| format!("the store is not open: {why}: ask from {held} on");
             return state
                 .faulted()
                 .map_or(Ok(recent), |why| Err(Problem::unavailable(closed(why))));
@@ -56,7 +57,9 @@ impl<'a> Past<'a> {
         let resolution = view.resolution(span, step);
         let width = resolution.width().0;
         let up = |nanos: u64| nanos.div_ceil(width).saturating_mul(width);
-        let to = if resolution == Resolution::Base { span.to } else { UnixNanos(up(span.to.0)) };
+        // What is not rolled up yet has no need to be widened.
+        let whole = resolution == Resolution::Base || span.to >= view.rolled_to();
+        let to = if whole { span.to } else { UnixNanos(up(span.to.0)) };
         let span = Span { from: UnixNanos(span.from.0 / width * width), to };
         let step = step.map(|step| Nanos(up(step.0)));
         let held_from = view.begins(resolution).map_err(|error| failed(&error))?;

@@ -59,6 +59,10 @@ pub(super) struct SeriesPoints {
     /// The arm.
     #[schema(value_type = String, example = "baseline")]
     arm: Arm,
+    /// How many samples count as one, by how they depended on each other in the last hour: intervals
+    /// are those of as many fewer independent samples.
+    #[schema(example = 1.0)]
+    phi: f64,
     /// The steps that hold samples, in order; a step without any is absent.
     points: Vec<Point>,
 }
@@ -74,8 +78,8 @@ pub(super) struct Point {
     #[schema(example = 431)]
     count: u64,
     /// The quantiles asked for, by ratio.
-    #[schema(example = json!({"0.95": {"value_ms": 3.214, "low_ms": 3.05, "high_ms": 3.41},
-        "0.999": {"value_ms": null, "low_ms": 9.8, "high_ms": null,
+    #[schema(example = json!({"0.95": {"value_ms": 3.214, "low_ms": 3.05, "high_ms": 3.41, "low_confidence": false},
+        "0.999": {"value_ms": null, "low_ms": 9.8, "high_ms": null, "low_confidence": false,
             "reason": "431 samples; a 95 % interval needs 3688"}}))]
     quantiles: BTreeMap<String, Value>,
 }
@@ -83,10 +87,11 @@ pub(super) struct Point {
 /// Quantiles over time
 ///
 /// Per series and step: how many samples, and each quantile with its 95 % interval. Below a
-/// quantile's sample floor `value_ms` is `null` with the reason. Without `step` there is one point
-/// over the whole span. Windows are counted to the step they begin in. Within the last hour they are
-/// 5 s wide; further back they may be 1 min or 1 h, `resolution_s` says which, and span and step are
-/// then widened to whole ones.
+/// quantile's sample floor `value_ms` is `null` with the reason; with fewer than ten samples beyond it
+/// `low_confidence` is true. Samples that depend on each other count as fewer: `phi` says by how much. Without `step` there is one point
+/// over the whole span. Windows are counted to the step they begin in. Within the summary
+/// window they are 5 s wide; further back they may be 1 min or 1 h, `resolution_s` says which, and span
+/// and step are then widened to whole ones.
 #[utoipa::path(get, path = "/api/v1/quantiles", tag = "data",
     params(
         ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
@@ -151,18 +156,21 @@ fn answer(
     let mut series = Vec::new();
     for key in keys {
         let selection = Selection::series(&key);
+        // How the samples of the series depend on each other is what the judge found it to be.
+        let phi = state.judge.read().stream(&key).map_or(1.0, |stream| stream.tail().phi());
         let mut points = Vec::new();
         match past.step {
             Some(step) => past.each_step(&selection, step, |t, counts| {
-                points.push(point(t, counts, quantiles));
+                points.push(point(t, counts, quantiles, phi));
             })?,
             None => {
                 let mut counts = Counts::new();
                 past.sum(&selection, &mut counts)?;
-                points.push(point(past.span.from, &counts, quantiles));
+                points.push(point(past.span.from, &counts, quantiles, phi));
             }
         }
-        series.push(SeriesPoints { slice: key.slice, stage: key.stage, arm: key.arm, points });
+        let (slice, stage, arm) = (key.slice, key.stage, key.arm);
+        series.push(SeriesPoints { slice, stage, arm, phi, points });
     }
     Ok(QuantilesAnswer {
         from: past.span.from,
@@ -191,8 +199,8 @@ fn refuse_too_many(series: usize, span: Span, step: Nanos, base: Nanos) -> Resul
     ))
 }
 
-fn point(t: UnixNanos, counts: &Counts, quantiles: &[Quantile]) -> Point {
-    let estimates = counts.quantiles(quantiles);
+fn point(t: UnixNanos, counts: &Counts, quantiles: &[Quantile], phi: f64) -> Point {
+    let estimates = counts.quantiles_of_dependent(quantiles, phi);
     let values = quantiles.iter().zip(&estimates);
     Point {
         t,

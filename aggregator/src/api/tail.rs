@@ -12,7 +12,7 @@ use super::{Api, Problem};
 use crate::judge::peers::{Differs, Tail, differing};
 use crate::judge::standing::{Forecast, Trend};
 use crate::judge::{Evidence, Slo, Verdict};
-use crate::snapshot::{Incomplete, Row, Snapshot, rfc3339, some_rfc3339};
+use crate::snapshot::{E2eRegression, Incomplete, Row, Snapshot, rfc3339, some_rfc3339};
 use crate::state;
 use crate::window::Selection;
 
@@ -37,6 +37,8 @@ pub(super) struct TailAnswer {
     series: Vec<SeriesTail>,
     /// The slices against each other, by stage and arm.
     comparison: Vec<Comparison>,
+    /// The whole query of each slice's canary against its baseline's, in order of slice.
+    e2e_regression: Vec<E2eRegression>,
 }
 
 /// The tail of one series.
@@ -159,12 +161,14 @@ fn answer(state: &state::State, snapshot: &Snapshot, selection: &Selection) -> T
     let keys = selected(state, selection);
     let rows: Vec<&Row> =
         snapshot.rows.iter().filter(|row| keys.binary_search(&row.key()).is_ok()).collect();
+    let own = |slice: &Slice| selection.slice.as_ref().is_none_or(|wanted| wanted == slice);
     TailAnswer {
         t: snapshot.t,
         window_s: snapshot.window_s,
         incomplete: snapshot.incomplete.clone(),
         series: rows.iter().map(|row| series_tail(row)).collect(),
         comparison: comparison(&rows),
+        e2e_regression: snapshot.regressions.iter().filter(|r| own(&r.slice)).cloned().collect(),
     }
 }
 

@@ -4,15 +4,15 @@
 //! and none is silent. A series whose samples moved to the other arm of its slice and stage is not
 //! silent: that is what the end of a rollout looks like. A slice without a single decided verdict
 //! is listed under `insufficient_data` and never counts as healthy.
-//! Status: `critical` when an absolute limit is broken; `degraded` when a tail is too long, a
-//! series is silent, or no slice is proven well; `healthy` otherwise.
+//! Status: `critical` when an absolute limit is broken; `degraded` when a tail is too long, a canary's
+//! whole query is slower than its baseline's by more than it may, a series is silent, or no slice is proven well; `healthy` otherwise.
 
 use lens_model::{Arm, Slice, Stage};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Verdict;
-use crate::snapshot::{Incomplete, Row};
+use crate::snapshot::{E2eRegression, Incomplete, Row};
 
 /// The three answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -34,6 +34,8 @@ pub enum ViolationKind {
     Tail,
     /// An absolute limit is exceeded.
     Slo,
+    /// The canary's whole query is slower than the baseline's by more than it may.
+    E2eRegression,
 }
 
 /// One broken rule.
@@ -81,8 +83,16 @@ pub struct Health {
 }
 
 /// The health of these slices by these rows, which stand in order of slice.
-pub fn health(slices: &[Slice], rows: &[Row]) -> Health {
-    let violations: Vec<Violation> = rows.iter().flat_map(violations).collect();
+pub fn health(slices: &[Slice], rows: &[Row], regressions: &[E2eRegression]) -> Health {
+    let mut violations: Vec<Violation> = rows.iter().flat_map(violations).collect();
+    let slower = regressions.iter().filter(|found| found.verdict == Verdict::Violation);
+    violations.extend(slower.map(|found| Violation {
+        slice: found.slice.clone(),
+        stage: Stage::E2e,
+        arm: Arm::Canary,
+        kind: ViolationKind::E2eRegression,
+        message: found.reason.clone(),
+    }));
     let (mut stale, mut insufficient_data, mut healthy_slices) = (Vec::new(), Vec::new(), 0);
     for slice in slices {
         let begin = rows.partition_point(|row| row.slice < *slice);

@@ -9,6 +9,8 @@ use lens_hist::Sparse;
 use lens_model::limits::WINDOW_BASE_SECS;
 use lens_model::{Arm, Nanos, Slice, Stage};
 
+use crate::window::Host;
+
 /// Width of a slot.
 pub const SLOT: Nanos = Nanos::from_secs(WINDOW_BASE_SECS);
 
@@ -60,6 +62,19 @@ pub struct HostWindow {
 }
 
 impl HostWindow {
+    /// Nothing of a host yet.
+    pub fn empty(slice: &Slice, stage: Stage, arm: Arm, host: &Host) -> Self {
+        Self {
+            slice: Arc::new(slice.clone()),
+            stage,
+            arm,
+            host: format!("{}/{}", host.agent, host.instance).into(),
+            counts: Sparse::new(),
+            ok: 0,
+            errors: 0,
+        }
+    }
+
     /// Latency samples.
     pub fn n(&self) -> u64 {
         self.counts.total()

@@ -101,7 +101,7 @@ impl Agent {
                 .collect(),
             spool_age_s: None,
             dropped: None,
-            reason: Some("spool_age_s and dropped: agents do not report them yet".into()),
+            reason: Some("spool_age_s and dropped: agents tell them in their own /status and not over the wire; lag_ms is the age of what was merged last".into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One series over the summary window: quantiles, rate, verdicts.
 
-use lens_hist::{Counts, Estimate, Quantile, samples_min};
+use lens_hist::{Counts, Estimate, Quantile, samples_min, samples_sure};
 use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,6 +26,9 @@ pub struct Value {
     /// Upper end of its 95 % interval.
     #[schema(example = 3.41)]
     pub high_ms: Option<f64>,
+    /// Whether there is a value, of too few samples to decide anything by: fewer than ten beyond it,
+    /// counting those that depend on each other as one.
+    pub low_confidence: bool,
     /// Why there is no value.
     pub reason: Option<String>,
 }
@@ -38,12 +41,17 @@ impl Value {
             (Some(_), _) => None,
             (None, 0) => Some("no samples".to_owned()),
             (None, n) if n < floor => Some(format!("{n} samples; a 95 % interval needs {floor}")),
+            (None, n) if estimate.effective < floor => Some(format!(
+                "{n} samples, worth {} independent ones; a 95 % interval needs {floor}",
+                estimate.effective
+            )),
             (None, _) => Some("above the largest measurable latency, 68.7 s".to_owned()),
         };
         Self {
             value_ms: estimate.value.map(Nanos::as_millis_f64),
             low_ms: estimate.low.map(Nanos::as_millis_f64),
             high_ms: estimate.high.map(Nanos::as_millis_f64),
+            low_confidence: reason.is_none() && estimate.effective < samples_sure(quantile),
             reason,
         }
     }
@@ -152,12 +160,13 @@ impl Row {
             windows.sum(&selection, Span::last(rules.summary_window, now), counts);
             rate
         };
-        let estimates = counts.quantiles(&Quantile::SHOWN);
-        let value = |at: usize| Value::new(Quantile::SHOWN[at], &estimates[at]);
         let standing = state.judge.read();
         // A series may be newer than the newest slot that was judged.
         let unjudged = Stream::new(key, rules);
         let stream = standing.stream(key).unwrap_or(&unjudged);
+        let phi = stream.tail().phi();
+        let estimates = counts.quantiles_of_dependent(&Quantile::SHOWN, phi);
+        let value = |at: usize| Value::new(Quantile::SHOWN[at], &estimates[at]);
         let tail = judge::tail_verdict(Some(stream), key, counts, rules, held.last_event, now);
         let slo = judge::slo(stream, counts, rules, held.last_event, now);
         Self {

@@ -1,4 +1,4 @@
-//! The hour in memory, as the store has it.
+//! What memory holds, as the store has it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::window::{RequestCounts, Windows};
 /// What memory holds of a store.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The newest hour, and the totals of all time.
+    /// The newest slots, and the totals of all time.
     pub windows: Windows,
     /// The agents, by name.
     pub agents: BTreeMap<AgentName, KnownAgent>,
@@ -32,7 +32,8 @@ impl Store {
     /// [`StoreError`].
     pub fn load(&self, now: UnixNanos) -> Result<Loaded, StoreError> {
         let base = Nanos::from_secs(WINDOW_BASE_SECS);
-        let mut windows = Windows::new(base, self.place.config.lateness);
+        let mut windows =
+            Windows::new(base, self.place.config.lateness).holding(self.place.config.held_slots);
         windows.set_floor(UnixNanos(self.rolled_to.saturating_mul(1_000_000_000)));
         self.name(&mut windows);
         let samples = self.load_totals(&mut windows)?;

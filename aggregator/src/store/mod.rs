@@ -17,6 +17,7 @@ mod load;
 mod merge;
 mod read;
 mod rollup;
+mod slots;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ pub struct StoreConfig {
     pub retention: [Nanos; 3],
     /// Age at which a slot is late.
     pub lateness: Nanos,
+    /// Slots that memory is to hold of it, `WINDOW_SLOTS_MAX` or fewer.
+    pub held_slots: usize,
     /// Slices listed in the configuration.
     pub slices_known: Vec<Slice>,
     /// Slices taken on without being listed.
@@ -74,6 +77,7 @@ impl Default for StoreConfig {
             cache_bytes: 64 << 20,
             retention: [1, 14, 400].map(|days| Nanos::from_secs(days * DAY_SECS)),
             lateness: Nanos::from_secs(60),
+            held_slots: lens_model::limits::WINDOW_SLOTS_MAX,
             slices_known: Vec::new(),
             slices_automatic_max: lens_model::limits::AUTOMATIC_SLICES_MAX,
             lives_max: LIVES_MAX,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lens_hist::Counts;
 use lens_hist::block::BlockRef;
-use lens_model::limits::{QUERY_POINTS_MAX, WINDOW_SLOTS_MAX};
+use lens_model::limits::QUERY_POINTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, UnixNanos};
 use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
@@ -21,8 +21,8 @@ use crate::window::{Selection, Span};
 const SECOND: u64 = 1_000_000_000;
 
 /// Slots one question without a step reads of each series at most, before a coarser resolution
-/// serves it.
-const SLOTS_UNSTEPPED_MAX: u64 = WINDOW_SLOTS_MAX as u64;
+/// serves it: an hour of the finest.
+const SLOTS_UNSTEPPED_MAX: u64 = 720;
 
 /// One of the widths at which the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +63,8 @@ pub struct History {
 
 /// One committed state, and where its resolutions begin.
 pub struct View {
-    read: ReadTransaction,
-    catalog: Arc<RwLock<Catalog>>,
+    pub(super) read: ReadTransaction,
+    pub(super) catalog: Arc<RwLock<Catalog>>,
     rolled_to: u64,
     floors: [u64; 3],
     /// Until this is answered nobody opens the file anew. Dropped after the transaction above.
@@ -117,6 +117,11 @@ impl History {
 }
 
 impl View {
+    /// Up to here coarser rows hold what the finest do; from here on only those do.
+    pub const fn rolled_to(&self) -> UnixNanos {
+        UnixNanos(self.rolled_to.saturating_mul(SECOND))
+    }
+
     /// The resolution that serves a span: the finest that is kept for all of it, or a coarser one
     /// that says the same in fewer rows. `step` is that of the question, if it has one.
     pub fn resolution(&self, span: Span, step: Option<Nanos>) -> Resolution {

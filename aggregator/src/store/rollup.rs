@@ -1,8 +1,8 @@
 //! Exact roll-up 5 s → 1 min → 1 h → lifetime, by addition, and what is no longer kept.
 //!
 //! One marker, `rolled_to`, a whole minute: every slot before it is contained in the minute's row,
-//! the hour's row and the lifetime row of its series. A minute is rolled once it has left the hour
-//! that is held in memory: its 5 s rows are summed, and the sum is added to the three coarser rows
+//! the hour's row and the lifetime row of its series. A minute is rolled once it has left what
+//! memory may hold: its 5 s rows are summed, and the sum is added to the three coarser rows
 //! in the transaction that moves the marker. A delta that comes later than that is added to the 5 s
 //! row and to all three. So at any moment the rows of a resolution before the marker, and 5 s rows
 //! from it on, add up to everything ever merged in the time the resolution is kept, whatever the
@@ -26,7 +26,7 @@ use crate::window::RequestCounts;
 /// Widths of the resolutions, seconds.
 pub(super) const WIDTHS: [u64; 3] = [WINDOW_BASE_SECS, 60, 3_600];
 
-/// The hour that is held in memory, seconds.
+/// The most that is held in memory, seconds.
 const RING_SECS: u64 = WINDOW_BASE_SECS * WINDOW_SLOTS_MAX as u64;
 
 /// Rows removed in one transaction.
@@ -40,7 +40,7 @@ pub(super) const fn slot(secs: u64, width: u64) -> u64 {
     secs / width * width
 }
 
-/// The minute up to which slots have left the hour at `now`, seconds.
+/// The minute up to which no memory holds slots at `now`, seconds.
 pub(super) const fn rolled_to_at(now: UnixNanos) -> u64 {
     slot((now.0 / 1_000_000_000).saturating_sub(RING_SECS), WIDTHS[1])
 }
@@ -51,7 +51,7 @@ impl Store {
         self.rolled_to
     }
 
-    /// Rolls up what has left the hour and removes what is no longer kept, a bounded part of it.
+    /// Rolls up what memory no longer holds and removes what is no longer kept, a bounded part of it.
     /// True when there is more to do.
     ///
     /// # Errors

@@ -121,6 +121,15 @@ pub(crate) fn run(args: &Args) -> Exit {
     }
 }
 
+/// Plays recorded latencies in memory through the judge's default rules.
+pub(crate) fn replay(input: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let (rules, lateness) = (Rules::default(), Nanos::from_secs(60));
+    let judges: Vec<Box<dyn SlotJudge>> = vec![Box::new(Standing::new(&rules))];
+    let untagged = hlog::Untagged { series: None, unit_nanos: 1 };
+    play(input, None, &untagged, Replay::new(lateness, judges), out)
+        .map_err(|error| error.to_string())
+}
+
 /// The rules and the allowed lateness, from a file or the defaults.
 fn judge_rules(file: Option<&Path>) -> Result<(Rules, Nanos), Problems> {
     // A table of keys lives as long as the program; this one is made once.

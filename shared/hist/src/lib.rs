@@ -18,5 +18,5 @@ mod sparse;
 pub use counts::Counts;
 pub use hdr::HdrError;
 pub use paged::PagedCounts;
-pub use quantile::{Estimate, Quantile, rank_interval, samples_min};
+pub use quantile::{Estimate, Quantile, rank_interval, samples_min, samples_sure};
 pub use sparse::Sparse;

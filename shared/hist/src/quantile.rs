@@ -68,8 +68,10 @@ impl std::fmt::Display for Quantile {
 pub struct Estimate {
     /// Samples behind it.
     pub samples: u64,
-    /// The middle of the bucket the sample of rank ⌈q·n⌉ fell in; `None` when there are fewer
-    /// samples than [`samples_min`], or when that sample lies above the layout's range.
+    /// How many independent ones they are worth.
+    pub effective: u64,
+    /// The middle of the bucket the sample of rank ⌈q·n⌉ fell in; `None` when they are
+    /// worth fewer than [`samples_min`], or when that sample lies above the layout's range.
     pub value: Option<Nanos>,
     /// Smallest latency of that bucket; `None` without a sample.
     pub bucket_low: Option<Nanos>,
@@ -89,19 +91,30 @@ impl Counts {
 
     /// Several quantiles in one pass over the counters; the answers stand in the order asked.
     pub fn quantiles(&self, quantiles: &[Quantile]) -> Vec<Estimate> {
+        self.quantiles_of_dependent(quantiles, 1.0)
+    }
+
+    /// The same of samples that depend on each other so much that `phi` of them are worth one
+    /// (anything under 1 is 1): the ranks that enclose the quantile are those of as many independent
+    /// samples, carried over to these outwards.
+    pub fn quantiles_of_dependent(&self, quantiles: &[Quantile], phi: f64) -> Vec<Estimate> {
         let n = self.total();
+        let effective = effective(n, phi);
         let mut ranks = Vec::with_capacity(quantiles.len() * 3);
         for quantile in quantiles {
-            let (low, high) = rank_interval(n, quantile.ratio());
-            ranks.extend([quantile.rank(n), low.unwrap_or(0), high.unwrap_or(0)]);
+            let (low, high) = rank_interval(effective, quantile.ratio());
+            let low = low.map_or(0, |rank| carried(rank - 1, n, effective, false) + 1);
+            let high = high.map_or(0, |rank| carried(rank, n, effective, true).min(n));
+            ranks.extend([quantile.rank(n), low, high]);
         }
         let indices = self.indices_of_ranks(&ranks);
         let estimate = |(quantile, found): (&Quantile, &[Option<usize>])| {
             let point = found[0];
             let in_range = |index: &usize| *index < OVERFLOW;
-            let enough = n >= samples_min(*quantile);
+            let enough = effective >= samples_min(*quantile);
             Estimate {
                 samples: n,
+                effective,
                 value: point.filter(in_range).filter(|_| enough).map(|i| Nanos(layout::mid(i))),
                 bucket_low: point.map(|i| Nanos(layout::low(i))),
                 bucket_high: point.filter(in_range).map(|i| Nanos(layout::high(i))),
@@ -130,6 +143,25 @@ impl Counts {
         }
         found
     }
+}
+
+/// How many independent samples `n` of them are worth when `phi` count as one.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn effective(n: u64, phi: f64) -> u64 {
+    if phi > 1.0 { (n as f64 / phi).floor() as u64 } else { n }
+}
+
+/// A rank among `effective` samples as one among `n`, rounded down or up.
+fn carried(rank: u64, n: u64, effective: u64, up: bool) -> u64 {
+    let (wide, parts) = (u128::from(rank) * u128::from(n), u128::from(effective.max(1)));
+    let carried = if up { wide.div_ceil(parts) } else { wide / parts };
+    u64::try_from(carried).unwrap_or(u64::MAX)
+}
+
+/// Fewest independent samples from which a quantile is sure enough to decide by: ten beyond it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn samples_sure(quantile: Quantile) -> u64 {
+    (10.0 / (1.0 - quantile.ratio())).round() as u64
 }
 
 /// Fewest samples at which a quantile's 95 % interval has both ends: 6 for p50, 72 for p95, 368
@@ -210,6 +242,37 @@ mod tests {
         let mut counts = Counts::new();
         values.iter().for_each(|&value| counts.record(value));
         counts
+    }
+
+    #[test]
+    fn samples_that_come_five_times_each_say_what_a_fifth_of_them_do() {
+        let (mut once, mut each_five) = (Counts::new(), Counts::new());
+        for n in 0..2_000_u64 {
+            let value = 1_000_000 + n * 5_000;
+            once.record(value);
+            (0..5).for_each(|_| each_five.record(value));
+        }
+        let quantiles = [Quantile::P50, Quantile::P95, Quantile::P99, Quantile::P99_9];
+        let wanted = once.quantiles(&quantiles);
+        let found = each_five.quantiles_of_dependent(&quantiles, 5.0);
+        for (wanted, found) in wanted.iter().zip(&found) {
+            assert_eq!((found.samples, found.effective), (10_000, 2_000));
+            assert_eq!(
+                (found.low, found.high, found.value),
+                (wanted.low, wanted.high, wanted.value)
+            );
+        }
+        assert_eq!(found[3].value, None, "2,000 are too few for p99.9");
+        assert!(each_five.quantile(Quantile::P99_9).value.is_some());
+        // Less than independent there is not.
+        assert_eq!(once.quantiles_of_dependent(&quantiles, 0.1), wanted);
+        assert_eq!(each_five.quantiles_of_dependent(&quantiles, f64::NAN)[0].effective, 10_000);
+    }
+
+    #[test]
+    fn a_quantile_is_sure_from_ten_samples_beyond_it_on() {
+        let quantiles = [Quantile::P50, Quantile::P95, Quantile::P99, Quantile::P99_9];
+        assert_eq!(quantiles.map(samples_sure), [20, 200, 1_000, 10_000]);
     }
 
     #[test]

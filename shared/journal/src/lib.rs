@@ -19,7 +19,7 @@ pub use disk::{Disk, DiskFile, DiskLock};
 #[cfg(any(test, feature = "planted"))]
 pub use journal::Mistakes;
 pub use journal::{
-    AppendError, Damage, Entry, FILES_MAX, Journal, JournalReader, Level, OpenError, Options,
-    ReadError, Record, Recovery,
+    AppendError, Damage, Entry, FILE_HEADER_BYTES, FILES_MAX, Journal, JournalReader, Level,
+    OpenError, Options, RECORD_HEADER_BYTES, ReadError, Record, Recovery,
 };
 pub use os::OsDisk;

@@ -67,8 +67,8 @@ pub const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
 /// Slices the aggregator takes on without being told of them; one more is refused and counted.
 pub const AUTOMATIC_SLICES_MAX: usize = 1_000;
 
-/// Series (slice × stage × arm × host) the aggregator holds. At 20 KB a series-hour this is the
-/// bound on its memory: about 1.3 GB when every one is busy.
+/// Series (slice × stage × arm × host) the aggregator holds. With the 72 slots of the default summary
+/// window a busy one takes about 20 KB, its lifetime counts included: 1.3 GB when every one is busy.
 pub const AGGREGATOR_SERIES_MAX: usize = 65_536;
 
 /// Hosts (agent × instance) the aggregator tells apart.
@@ -86,8 +86,18 @@ pub const REPLAY_SERIES_MAX: usize = 65_536;
 /// Agents the aggregator remembers, connected or not.
 pub const AGENTS_MAX: usize = 16_384;
 
-/// Open 5 s slots kept per series and host: one hour.
-pub const WINDOW_SLOTS_MAX: usize = 720;
+/// Longest summary window, seconds: every snapshot adds up all of it for every series.
+pub const SUMMARY_SECS_MAX: u64 = 900;
+
+/// Slots held in memory past the summary window: the ones still being filled or settling.
+pub const WINDOW_SLOTS_BEYOND_SUMMARY: usize = 12;
+
+/// 5 s slots held in memory per series and host at most: 16 minutes, for the longest summary window.
+/// What is older is answered from the store, so memory does not grow with the past.
+pub const WINDOW_SLOTS_MAX: usize = 192;
+
+/// Slots the judge goes back over when it begins: one hour, which its widest window fits into.
+pub const JUDGE_SLOTS_MAX: u64 = 720;
 
 /// Base width of a window slot, seconds.
 pub const WINDOW_BASE_SECS: u64 = 5;
@@ -133,8 +143,11 @@ const _: () = {
     assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX);
     // A gap-coded series id of two bits of mode still fits a u64 varint.
     assert!(CONNECTION_SERIES_MAX < 1 << 32);
+    // The longest summary window is held in memory.
+    let summary = SUMMARY_SECS_MAX / WINDOW_BASE_SECS + WINDOW_SLOTS_BEYOND_SUMMARY as u64;
+    assert!(summary == WINDOW_SLOTS_MAX as u64);
     // One hour of slots at the base width.
-    assert!(WINDOW_SLOTS_MAX as u64 * WINDOW_BASE_SECS == 3_600);
+    assert!(JUDGE_SLOTS_MAX * WINDOW_BASE_SECS == 3_600);
     // The last counter is that of the largest latency.
     assert!(HISTOGRAM_COUNTERS == 30 * 128);
 };

@@ -23,6 +23,8 @@ fn main() {
     put("config", "agent", b"\0[harvest]\ninterval_ms = 500\n[node]\nlabels = { rack = \"r7\" }\n");
     put("config", "aggregator", b"\x01[slo]\ntail_ratio = 2.5\n[slices]\nknown = [\"a/b/c\"]\n");
     put("config", "unknown", b"\0[harvst]\ninterval = -1\n");
+    durable();
+    inputs();
     put("journal", "untouched", &[0, 0, 0]);
     put("journal", "torn", &[1, 60, 0, 0, 0, 0, 0]);
     put("journal", "headless", &[0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
@@ -93,6 +95,118 @@ fn frames() {
     Ping { nonce: 1, t1: UnixNanos(2) }.encode(LIFE, &mut stream);
     Bye.encode(LIFE, &mut stream);
     put("frame", "conversation", &stream);
+}
+
+/// Records of the log, of the spool and of the audit chain.
+fn durable() {
+    use lens_aggregator::audit::head::Head;
+    use lens_aggregator::audit::record::{Decision, Entry, Link};
+    use lens_aggregator::log::Record;
+    use lens_aggregator::log::record::{Body, Gauge, Histogram, Requests};
+    let label = |text| Label::new(text).unwrap();
+    let mut block = Vec::new();
+    block::encode(&few(), &mut block);
+    let (stage, arm) = (Stage::A, Arm::Baseline);
+    let instance = Instance {
+        name: InstanceName::new("node-7").unwrap(),
+        service: label("lens"),
+        version: label("1"),
+        zone: label(""),
+    };
+    let body = Body {
+        start: UnixNanos(1_763_755_200_000_000_000),
+        duration: Nanos::from_secs(1),
+        clock: ClockOffset { offset_nanos: -1_500, error_nanos: 90_000 },
+        instances: vec![instance],
+        slices: vec![Slice::new("backend", "rust", "large").unwrap()],
+        histograms: vec![Histogram { instance: 0, slice: 0, stage, arm, block: block.into() }],
+        requests: vec![Requests { instance: 0, slice: 0, arm, ok: 400, error: 3 }],
+        gauges: vec![Gauge { instance: 0, name: label("queue"), value: 0.5 }],
+    };
+    let record = Record {
+        identity: "spiffe://lens.test/agent/node-7".parse().unwrap(),
+        incarnation: LIFE,
+        sequence: Sequence(41),
+        received: UnixNanos(1_763_755_201_000_000_000),
+        body: Some(body),
+    };
+    put("log", "one_of_each", &record.encode());
+    put("log", "goodbye", &Record { body: None, ..record }.encode());
+    spool();
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let (mut link, mut chain) = (Link::default(), Vec::new());
+    for verb in ["alert_acknowledge", "agent_revoke"] {
+        let entry = Entry {
+            principal: "alice".into(),
+            credential: "token:8f0c5a2e91d34b77".into(),
+            role: "operator".into(),
+            verb: verb.into(),
+            target: "agent-7".into(),
+            arguments: b"{\"for_s\":60}".to_vec(),
+            decision: Decision::Allowed,
+        };
+        let (line, next) = link.next(&entry, 0, UnixNanos(1_763_755_200_000_000_000));
+        chain.extend_from_slice(&line);
+        link = next;
+    }
+    let head = Head::sign(&link, UnixNanos(1_763_755_201_000_000_000), &key).text();
+    put("audit", "two", &[&chain, &b"\n"[..], head.as_bytes()].concat());
+}
+
+/// What a harvest leaves in a spool, read back from its journal.
+fn spool() {
+    use lens_agent::harvest::Harvester;
+    use lens_agent::spool::{DurableSpool, Outbox};
+    use lens_agent::status::Status;
+    use lens_journal::testing::FaultyDisk;
+    use lens_segment::{Node, Recorder};
+    use std::sync::Arc;
+    let disk = FaultyDisk::new(1);
+    let env =
+        lens_service::env::Env { disk: Arc::new(disk.clone()), ..lens_service::env::Env::system() };
+    let dir = Path::new("/spool");
+    let agent = AgentName::new("node-7").unwrap();
+    let segments = tempfile::tempdir().unwrap();
+    let node = Node { service: "lens", version: "1", instance: "node-7" };
+    let node = Recorder::create(segments.path(), node).unwrap();
+    let (spool, found) = DurableSpool::open(&env, dir, 1 << 20, &agent).unwrap();
+    let (spool, status) = (Arc::new(spool), Arc::new(Status::new(env.now(), "a".into(), found)));
+    let (path, held) = (segments.path().to_owned(), Arc::clone(&spool));
+    let mut harvester = Harvester::new(env.clone(), path, "", status, held, Arc::default());
+    for latency in [1_000_000, 2_000_000] {
+        let slice = Slice::new("backend", "rust", "large").unwrap();
+        node.series(slice, Stage::A).unwrap().record(latency);
+        node.requests().ok();
+        node.gauge("queue").set(0.5);
+        harvester.scan();
+        harvester.harvest(env.now(), ClockOffset::UNMEASURED);
+    }
+    spool.renew(LIFE).unwrap();
+    drop((harvester, spool));
+    let options = lens_journal::Options::new(1 << 20);
+    let (journal, _) = lens_journal::Journal::open(Arc::new(disk), dir, options, 1).unwrap();
+    for record in journal.reader().read(0, 1 << 20).unwrap() {
+        let kind = u8::try_from(record.kind).unwrap();
+        put(
+            "spool",
+            &format!("record-{}", record.position),
+            &[&[kind], &record.payload[..]].concat(),
+        );
+    }
+}
+
+fn inputs() {
+    put(
+        "alerts",
+        "log",
+        b"[alerts]\nclear_s = 60\n[[alerts.sink]]\nname = \"l\"\nkind = \"log\"\n",
+    );
+    put("doors", "nobody", b"\0lens_abc_def\0GET\0/api/v1/tail");
+    let csv = "t_ms,slice,stage,arm,host,latency_ms,ok\n0,a/b/c,stage_a,baseline,h,1.5,true\n";
+    put("replay", "csv", csv.as_bytes());
+    let line = r#"{"t_ms":0,"slice":"a/b/c","stage":"stage_b","arm":"canary","host":"h","latency_ms":2,"ok":false}"#;
+    put("replay", "lines", line.as_bytes());
+    put("replay", "hlog", b"#[StartTime: 1763755200.0 (seconds since epoch)]\nTag=a/b/c:stage_a:baseline,0.0,1.0,1.0,HISTFAAA\n");
 }
 
 fn few() -> Sparse {

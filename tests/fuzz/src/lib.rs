@@ -18,16 +18,22 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "alerts", run: targets::service::alerts },
+    Target { name: "audit", run: targets::durable::audit },
     Target { name: "block", run: targets::wire::block },
     Target { name: "certificate", run: targets::service::certificate },
     Target { name: "config", run: targets::service::config },
     Target { name: "delta", run: targets::wire::delta },
     Target { name: "dogstatsd", run: targets::ingest::dogstatsd },
+    Target { name: "doors", run: targets::service::doors },
     Target { name: "frame", run: targets::wire::frame },
     Target { name: "hello", run: targets::wire::hello },
     Target { name: "journal", run: targets::journal::recovery },
+    Target { name: "log", run: targets::durable::log },
     Target { name: "otlp", run: targets::ingest::otlp },
+    Target { name: "replay", run: targets::service::replay },
     Target { name: "segment", run: targets::segment::mutating },
+    Target { name: "spool", run: targets::durable::spool },
 ];
 
 /// Runs a target by name.

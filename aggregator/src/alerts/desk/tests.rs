@@ -290,7 +290,7 @@ fn a_disk_that_refuses_is_an_alert_and_people_are_told_all_the_same() {
     let mut desk = open(config(None, vec![hook("hook")]), &Receiver::new(vec![answer(200)]));
     let dir = tempfile::tempdir().unwrap();
     let env = Env { disk: Arc::new(FullDisk::default()), ..Env::system() };
-    desk.store = Store::open(&env, dir.path()).unwrap();
+    desk.store = Store::open(&env, &dir.path().join("alerts")).unwrap();
     FULL.with(|full| full.set(true));
     step(&desk, "rust", Reading::Violated);
     FULL.with(|full| full.set(false));
@@ -302,6 +302,30 @@ fn a_disk_that_refuses_is_an_alert_and_people_are_told_all_the_same() {
         all.into_iter().find(|condition| condition.key == store).unwrap().state
     };
     assert_eq!(read(&desk), Reading::Violated);
+    // Once there is room the next look writes it down, with nothing new to say.
+    step(&desk, "rust", Reading::Violated);
+    assert_eq!((desk.trouble(), read(&desk)), (None, Reading::Clear));
+    drop(desk);
+    let again = open(config(Some(&dir), vec![hook("hook")]), &Receiver::new(Vec::new()));
+    assert_eq!((again.open_alerts().len(), queued(&again)), (1, 1));
+}
+
+#[test]
+fn after_a_failed_sync_alerts_are_kept_again_without_a_restart() {
+    let mut desk = open(config(None, vec![hook("hook")]), &Receiver::new(Vec::new()));
+    let disk = lens_journal::testing::FaultyDisk::new(1);
+    let env = Env { disk: Arc::new(disk.clone()), ..Env::system() };
+    let dir = std::path::Path::new("/alerts");
+    desk.store = Store::open(&env, dir).unwrap();
+    disk.fail_sync(1);
+    step(&desk, "rust", Reading::Violated);
+    assert!(desk.trouble().is_some());
+    step(&desk, "go", Reading::Violated);
+    assert_eq!(desk.trouble(), None);
+    drop(desk);
+    disk.crash(lens_journal::testing::Crash::Nothing);
+    let kept = Store::open(&env, dir).unwrap().load::<Alert>(Shelf::Alerts);
+    assert_eq!(kept.unwrap().len(), 2);
 }
 
 thread_local! {

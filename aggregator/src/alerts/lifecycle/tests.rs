@@ -234,6 +234,32 @@ fn a_budget_that_burns_because_a_limit_is_broken_is_not_told_twice() {
 }
 
 #[test]
+fn two_limits_of_one_series_page_once_whichever_is_broken_first() {
+    let subject = tail(&slice("rust")).subject;
+    let of = |rule, state| {
+        let key = Key { rule, subject: subject.clone() };
+        condition(&key, state, Severity::Critical)
+    };
+    let (broken, kept) = (Reading::Violated, Reading::Clear);
+    let both = |p95, p99| [of(Rule::SloP95, p95), of(Rule::SloP99, p99)];
+    let kinds = |told: Vec<(u64, Kind)>| told.into_iter().map(|(_, kind)| kind).collect::<Vec<_>>();
+    for first in [both(broken, broken), both(broken, kept), both(kept, broken)] {
+        let mut scene = Scene::new();
+        assert_eq!(kinds(scene.run(300, &first)), [Kind::Fired]);
+        assert_eq!(scene.run(300, &both(broken, broken)), [], "the other one adds nothing");
+        assert_eq!(kinds(scene.run(1_200, &both(kept, kept))), [Kind::Resolved]);
+    }
+    // Where the told one ends and the other goes on, that is told.
+    let mut scene = Scene::new();
+    assert_eq!(kinds(scene.run(300, &both(broken, broken))), [Kind::Fired]);
+    assert_eq!(kinds(scene.run(1_200, &both(kept, broken))), [Kind::Resolved, Kind::Fired]);
+    // A p95 that cannot be told keeps nobody from hearing of p99.
+    let mut scene = Scene::new();
+    scene.run(10, &both(broken, kept));
+    assert_eq!(kinds(scene.run(300, &both(Reading::Unknown, broken))), [Kind::Fired]);
+}
+
+#[test]
 fn an_acknowledged_alert_climbs_no_further_and_a_silenced_one_speaks_when_the_silence_ends() {
     let mut scene = Scene::new();
     let step = |name: &str, after| Step {

@@ -309,4 +309,12 @@ mod tests {
         assert!(broken_after(&[90; 2]), "1.8 times what is allowed, all along");
         assert!(!broken_after(&burst), "a burst after a minute");
     }
+
+    #[test]
+    fn in_a_new_stream_three_times_what_is_allowed_is_an_outage_whatever_was_before() {
+        // One in five of the slowest may lie beyond: 50 of 250.
+        let outage = |beyond| broken_after(&[vec![30; 12], vec![beyond; 2]].concat());
+        assert!(outage(152), "three times");
+        assert!(!outage(140), "less is a burst's size too");
+    }
 }

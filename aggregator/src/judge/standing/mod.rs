@@ -96,6 +96,11 @@ impl Standing {
         self.regressions.get(slice)
     }
 
+    /// Every slice's whole query of which both arms were seen, in order.
+    pub fn regressions(&self) -> impl Iterator<Item = (&Slice, &Regression)> {
+        self.regressions.iter()
+    }
+
     /// What is to be said of a rule of a series by its samples alone.
     pub fn verdict(&self, stream: &Stream, watched: &Watched) -> Verdict {
         stream.verdict(watched, self.stale_slots)

@@ -5,13 +5,16 @@
 //! another file, are never taken for records, whatever they contain.
 
 /// Bytes of the page before a file's first record.
-pub(crate) const FILE_HEADER_BYTES: usize = 4_096;
+pub const FILE_HEADER_BYTES: usize = 4_096;
 
 /// Bytes before each payload.
-pub(crate) const RECORD_HEADER_BYTES: usize = 64;
+pub const RECORD_HEADER_BYTES: usize = 64;
 
 /// Where in a record header the file's number and the journal's identity stand, which end it.
 pub(crate) const OWNER_AT: usize = 40;
+
+/// Where in a record header the length of the payload stands.
+pub(crate) const LENGTH_AT: usize = 4;
 
 const MAGIC: &[u8; 8] = b"LENSJRN1";
 

@@ -12,6 +12,7 @@ mod error;
 mod format;
 mod reader;
 mod recover;
+mod repair;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -25,12 +26,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, DiskLock};
-use format::{Covered, FILE_HEADER_BYTES, FileHead, RECORD_HEADER_BYTES, RecordHead};
+use format::{Covered, FileHead, RecordHead};
 use reader::Index;
 use recover::{Found, Recovered, io_error, recover, reserve_path};
 use segment::{Checks, Segment};
 
 pub use error::{AppendError, OpenError, ReadError};
+pub use format::{FILE_HEADER_BYTES, RECORD_HEADER_BYTES};
 pub use reader::{JournalReader, Record};
 pub use recover::{Damage, Recovery};
 

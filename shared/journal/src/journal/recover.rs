@@ -4,7 +4,7 @@
 //! the end of an abandoned file, and the file after it has what was written in its place. Where a
 //! record is bad before that point, or before a later batch of the last file, it was whole once:
 //! that is damage, and is reported. Where nothing but the batch being written follows, it is the
-//! torn end of a write that nobody was told of.
+//! torn end of a write that nobody was told of. A damaged record of which one bit is wrong is mended.
 //! The last batch may have been readable only from memory, so it is written again, in its place,
 //! and synced before the journal is used. Everything before it was synced, or nothing would have
 //! been written after it to the same file.
@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use super::error::OpenError;
 use super::format::{FILE_HEADER_BYTES, FileHead, RecordHead};
-use super::segment::{Checks, Segment, find_record, identity_of, is_zero, read_record};
+use super::repair::{Due, repair};
+use super::segment::{
+    Checks, Found as FoundRecord, Segment, find_record, identity_of, is_zero, read_record,
+};
 use super::{FILES_MAX, Options, file_name, parse_name};
 use crate::disk::{Disk, DiskFile};
 
@@ -44,6 +47,8 @@ pub struct Recovery {
     pub damages: Vec<Damage>,
     /// Places at which records were lost.
     pub damages_total: u64,
+    /// Records of which one bit was wrong, and is right again.
+    pub repaired: u64,
     /// Files that are not this journal's or cannot be read; they were renamed to `.unreadable`.
     pub files_unreadable: u64,
 }
@@ -135,6 +140,7 @@ pub(super) fn recover(
     }
     scan.forget_trimmed();
     let harmless = scan.recovery.damages_total == 0;
+    scan.recovery.torn_bytes += strangers.iter().map(|stranger| stranger.torn_bytes).sum::<u64>();
     scan.recovery.files_unreadable = set_aside(disk, &strangers, harmless)?;
     Ok(Found::Journal(Recovered {
         recovery: scan.recovery,
@@ -151,6 +157,8 @@ struct Stranger {
     path: PathBuf,
     /// Nothing in it can be read, so it can be removed if no record is missing.
     nothing: bool,
+    /// Its bytes, if any of them is not zero.
+    torn_bytes: u64,
 }
 
 /// Removes strangers that hold nothing, where nothing is missing, and renames all others, so that
@@ -200,7 +208,9 @@ fn open_files(
             None => {
                 let (number, path) = (segment.number, segment.path);
                 let nothing = !foreign && segment.length <= options.bytes_max;
-                strangers.push(Stranger { number, path, nothing });
+                let zero = is_zero(&*segment.file, 0, segment.length.min(options.bytes_max));
+                let torn_bytes = if zero.unwrap_or(false) { 0 } else { segment.length };
+                strangers.push(Stranger { number, path, nothing, torn_bytes });
             }
         }
     }
@@ -267,9 +277,17 @@ impl Scan {
                     };
                     let number = segment.number;
                     let behind = find_record(&*segment.file, number, at, length, checks, wanted);
-                    let Some(behind) = behind.map_err(failed)? else { break };
-                    self.recovery.damaged(due, behind.1.head.position);
-                    behind
+                    let behind = behind.map_err(failed)?;
+                    // Something later shows that it was whole once.
+                    let proven = behind.is_some() || until.is_some();
+                    let mended = if proven { self.mend(&segment, checks)? } else { None };
+                    if let Some(found) = mended {
+                        (at, found)
+                    } else {
+                        let Some(behind) = behind else { break };
+                        self.recovery.damaged(due, behind.1.head.position);
+                        behind
+                    }
                 }
             };
             self.trim = self.trim.max(found.head.trim);
@@ -283,6 +301,24 @@ impl Scan {
             segment.holes.push((segment.next, until));
         }
         Ok(segment)
+    }
+
+    /// The record that is due, if one bit of it is wrong; the file has it right from then on.
+    fn mend(
+        &mut self,
+        segment: &Segment,
+        checks: &Checks,
+    ) -> Result<Option<FoundRecord>, OpenError> {
+        let Segment { file, number, next, end, length, .. } = segment;
+        let due = Due { number: *number, position: *next, at: *end, end: *length };
+        let path = &segment.path;
+        let found = repair(&**file, due, checks).map_err(io_error(path, "read it"))?;
+        let Some(repaired) = found else { return Ok(None) };
+        let (at, byte) = repaired.byte;
+        file.write_at(&[byte], at).map_err(io_error(path, "write it"))?;
+        file.sync().map_err(io_error(path, "sync it"))?;
+        self.recovery.repaired += 1;
+        Ok(Some(repaired.found))
     }
 
     /// Damage to what was no longer wanted is none.

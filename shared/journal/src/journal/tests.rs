@@ -296,6 +296,44 @@ fn a_flipped_bit_is_noticed_wherever_it_is() {
 }
 
 #[test]
+fn one_bit_of_a_record_that_was_whole_once_is_mended_wherever_it_is() {
+    let disk = FaultyDisk::new(0);
+    let mut done = Done::default();
+    let (mut journal, _) = open(&disk);
+    [&[60, 9][..], &[300], &[1], &[40]]
+        .iter()
+        .for_each(|sizes| assert!(done.append(&mut journal, sizes)));
+    let wanted = kinds(&journal);
+    drop(journal);
+    let path = Path::new(DIR).join(file_name(1));
+    let before = disk.contents(&path).unwrap();
+    let last = FILE_HEADER_BYTES + 5 * 64 + 60 + 9 + 300 + 1 - 64;
+    for bit in FILE_HEADER_BYTES * 8..last * 8 {
+        disk.put(&path, &before);
+        assert!(disk.flip(&path, (bit / 8) as u64, 1 << (bit % 8)));
+        let (journal, recovery) = open(&disk);
+        assert_eq!((recovery.damages_total, recovery.repaired), (0, 1), "bit {bit}");
+        assert_eq!(kinds(&journal), wanted, "bit {bit}");
+        drop(journal);
+        assert_eq!(disk.contents(&path), Some(before.clone()), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_bit_of_the_last_batch_is_taken_for_a_torn_write_and_not_mended() {
+    let disk = FaultyDisk::new(0);
+    let (mut journal, _) = open(&disk);
+    journal.append(&[Entry { kind: 2, payload: &payload(1, 100) }]).unwrap();
+    drop(journal);
+    let path = Path::new(DIR).join(file_name(1));
+    assert!(disk.flip(&path, (FILE_HEADER_BYTES + 80) as u64, 4));
+    let (journal, recovery) = open(&disk);
+    assert_eq!((recovery.repaired, recovery.damages_total), (0, 0));
+    assert!(recovery.torn_bytes > 0 || recovery.created, "{recovery:?}");
+    assert_eq!(all(&journal).len(), 0);
+}
+
+#[test]
 fn what_comes_after_damage_is_still_read_and_numbers_go_on() {
     let disk = FaultyDisk::new(0);
     let (mut journal, _) = open(&disk);
@@ -304,9 +342,11 @@ fn what_comes_after_damage_is_still_read_and_numbers_go_on() {
     }
     drop(journal);
     let path = Path::new(DIR).join(file_name(1));
-    assert!(disk.flip(&path, (FILE_HEADER_BYTES + 164 + 80) as u64, 4));
+    for byte in [80, 81] {
+        assert!(disk.flip(&path, (FILE_HEADER_BYTES + 164 + byte) as u64, 4));
+    }
     let (mut journal, recovery) = open(&disk);
-    assert_eq!(recovery.damages, [Damage { from: 2, to: 3 }]);
+    assert_eq!((recovery.damages, recovery.repaired), (vec![Damage { from: 2, to: 3 }], 0));
     assert_eq!(all(&journal).keys().copied().collect::<Vec<_>>(), [1, 3, 4, 5]);
     assert_eq!(journal.append(&[Entry { kind: 2, payload: b"six" }]).unwrap(), 6..7);
     // What is no longer wanted is no loss.
