@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
+use crate::canary::Live;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -354,6 +355,8 @@ pub struct State {
     pub counters: Counters,
     /// Alerts and whom they are told to.
     pub alerts: Arc<Desk>,
+    /// The rollout and what moves it.
+    pub canary: Arc<Live>,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -376,6 +379,7 @@ impl State {
     /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
+        let canary = Arc::new(Live::unconfigured(env.clone()));
         Self {
             env,
             started: now,
@@ -388,6 +392,7 @@ impl State {
             draining: AtomicBool::new(false),
             counters: Counters::default(),
             alerts,
+            canary,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
@@ -410,6 +415,7 @@ impl State {
         for number in next.max(held)..=due {
             let windows = self.windows.read().slot(number, slot(number));
             self.judge.write().take(&windows);
+            self.canary.slot(self, &windows);
         }
     }
 
