@@ -130,7 +130,7 @@ impl Aggregator {
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
-        let levers = Arc::<crate::canary::levers::Held>::default();
+        let levers = Arc::new(state.flags.clone());
         state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);

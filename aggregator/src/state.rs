@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
 use crate::canary::Live;
+use crate::flags::Flags;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -357,6 +358,8 @@ pub struct State {
     pub alerts: Arc<Desk>,
     /// The rollout and what moves it.
     pub canary: Arc<Live>,
+    /// Flags and assignment.
+    pub flags: Flags,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -379,7 +382,8 @@ impl State {
     /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
-        let canary = Arc::new(Live::unconfigured(env.clone()));
+        let flags = Flags::in_memory(&env);
+        let canary = Arc::new(Live::unconfigured(env.clone(), Arc::new(flags.clone())));
         Self {
             env,
             started: now,
@@ -393,6 +397,7 @@ impl State {
             counters: Counters::default(),
             alerts,
             canary,
+            flags,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),

@@ -106,11 +106,7 @@ impl Book {
     /// What is to be routed; `None` before the first rollout.
     pub fn wanted(&self) -> Option<Routed> {
         let rollout = self.rollout.as_ref()?;
-        Some(Routed {
-            version: rollout.version.clone(),
-            salt: rollout.salt.clone(),
-            share: self.state.share(),
-        })
+        Some(Routed::new(&rollout.version, &rollout.salt, self.state.share()))
     }
 
     /// The share of the step as the plan names it, what is held back included, percent.

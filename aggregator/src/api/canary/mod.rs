@@ -28,7 +28,7 @@ use super::{Api, Problem};
 use crate::audit::{Decision, Entry};
 use crate::auth::{Principal, Verb};
 use crate::canary::controller::REASON_BYTES_MAX;
-use crate::canary::live::{Cannot, Released};
+use crate::canary::live::{self, Cannot, Released};
 use crate::canary::{Live, settle};
 use crate::snapshot::rfc3339;
 use crate::state;
@@ -312,12 +312,12 @@ pub(super) async fn kill(
         decision: Decision::Done,
     };
     let (why, by) = (reason.clone(), principal.name.clone());
-    let act = with(&api.state, move |live, shared| live.kill(shared, &why, &by));
+    let act = live::kill(&api.state, why, &by);
     let (killed, recorded) = if api.state.security.audit.is_on() {
         let (killed, recorded) = api.state.security.audit.act_first(entry, act).await;
-        (killed?, recorded.err().map(|error| error.to_string()))
+        (killed, recorded.err().map(|error| error.to_string()))
     } else {
-        (act.await?, None)
+        (act.await, None)
     };
     let trouble: Vec<String> = killed.into_iter().chain(recorded).collect();
     let more = json!({"reason": reason, "traffic_percentage": 0, "trouble": trouble,
@@ -348,9 +348,8 @@ pub(super) async fn release(
     let begun = Instant::now();
     let said: Release = body(&bytes).map_err(Problem::with_success)?;
     let people = agreeing(&api, &principal, said.approvals)?;
-    let by = actor(&api, &principal, Verb::KillRelease, "canary", &bytes).await?;
-    let released = with(&api.state, move |live, shared| live.release(shared, &people, &by));
-    match released.await? {
+    actor(&api, &principal, Verb::KillRelease, "canary", &bytes).await?;
+    match live::release(&api.state, people).await {
         Err(cannot) => Ok(refused(&api, cannot).await),
         Ok(Released::Done(approvals)) => {
             settle(&api.state).await;

@@ -1,6 +1,7 @@
 //! What people do: begin, go on, end, kill, release.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use lens_model::Nanos;
 use lens_service::env::Env;
@@ -194,10 +195,8 @@ impl Live {
         Ok(())
     }
 
-    /// Turns everything off. The levers come first and wait for nothing; what could not be made
-    /// durable is given back as a sentence, and is off all the same.
-    pub fn kill(&self, shared: &state::State, reason: &str, by: &str) -> Option<String> {
-        let levers = self.levers.kill(reason, by);
+    /// Notes that everything was turned off. Gives what could not be made durable, as a sentence.
+    fn note_kill(&self, shared: &state::State, reason: &str) -> Option<String> {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let before = inner.book.nominal();
@@ -210,35 +209,30 @@ impl Live {
             self.carry_out(shared, inner, actions, before);
         }
         self.keep(inner);
-        levers.err().map(|stuck| stuck.0).or_else(|| inner.trouble.clone())
+        inner.trouble.clone()
     }
 
-    /// Lets rollouts begin again once two people agree.
-    ///
-    /// # Errors
-    /// [`Cannot`] when the switch is not on or does not move.
-    pub fn release(
-        &self,
-        shared: &state::State,
-        people: &[String],
-        by: &str,
-    ) -> Result<Released, Cannot> {
+    /// Notes who agrees to a release, and gives who does now.
+    fn agree(&self, people: &[String]) -> Result<Vec<String>, Cannot> {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
-        let (state, actions) =
-            controller::command(&inner.book.state, Command::Release, None, self.now_ms())?;
+        controller::command(&inner.book.state, Command::Release, None, self.now_ms())?;
         let agree = inner.book.approve(people, self.env.now());
-        if agree.len() < APPROVALS_MIN {
-            self.keep(inner);
-            return Ok(Released::Waiting(agree));
-        }
-        self.levers.release(by)?;
+        self.keep(inner);
+        Ok(agree)
+    }
+
+    /// Notes that the switch was released.
+    fn note_release(&self, shared: &state::State, agree: &[String]) -> Result<(), Cannot> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let now = self.now_ms();
+        let (state, _) = controller::command(&inner.book.state, Command::Release, None, now)?;
         inner.book.state = state;
         inner.book.approvals.clear();
         shared.tell("canary", "", format!("kill switch released by {}", agree.join(" and ")));
-        self.carry_out(shared, inner, actions, 0.0);
         self.keep(inner);
-        Ok(Released::Done(agree))
+        Ok(())
     }
 
     /// Whichever of book and levers knows of a kill, both do.
@@ -246,7 +240,7 @@ impl Live {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let killed = inner.book.state.phase == Phase::Killed;
-        if self.levers.stand().killed && !killed {
+        if self.stand().killed && !killed {
             let before = inner.book.nominal();
             let kill = Command::Kill("the kill switch was found on at the start".into());
             if let Ok((state, _)) =
@@ -264,6 +258,35 @@ impl Live {
     fn now_ms(&self) -> i64 {
         (self.env.now().0 / 1_000_000) as i64
     }
+}
+
+/// Turns everything off. The levers come first and wait for nothing; what could not be made durable
+/// is given back in sentences, and is off all the same.
+pub async fn kill(shared: &Arc<state::State>, reason: String, by: &str) -> Vec<String> {
+    let levers = shared.canary.levers.kill(&reason, by).await;
+    let held = Arc::clone(shared);
+    let noted = shared.env.blocking(move || held.canary.note_kill(&held, &reason)).await;
+    let noted = noted.unwrap_or_else(|_| Some("the write was abandoned".into()));
+    levers.err().map(|stuck| stuck.0).into_iter().chain(noted).collect()
+}
+
+/// Lets rollouts begin again once two people agree.
+///
+/// # Errors
+/// [`Cannot`] when the switch is not on or does not move.
+pub async fn release(shared: &Arc<state::State>, people: Vec<String>) -> Result<Released, Cannot> {
+    let abandoned = |_| Stuck("the write was abandoned".into());
+    let held = Arc::clone(shared);
+    let agree =
+        shared.env.blocking(move || held.canary.agree(&people)).await.map_err(abandoned)??;
+    if agree.len() < APPROVALS_MIN {
+        return Ok(Released::Waiting(agree));
+    }
+    shared.canary.levers.release().await?;
+    let (held, all) = (Arc::clone(shared), agree.clone());
+    let noted = shared.env.blocking(move || held.canary.note_release(&held, &all)).await;
+    noted.map_err(abandoned)??;
+    Ok(Released::Done(agree))
 }
 
 /// That the evidence is too old to act on.

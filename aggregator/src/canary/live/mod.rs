@@ -26,14 +26,14 @@ use super::book::{Book, Rollout};
 use super::config::Config;
 use super::controller::{Action, Phase, decide};
 use super::decision::{Decision, Word};
-use super::levers::{Held, Levers};
+use super::levers::Levers;
 use super::store::{Batch, Store, StoreError};
 use super::tape;
 use crate::judge::canary::{Comparison, Evidence, Plan};
 use crate::judge::slot::{Slot, SlotWindows};
 use crate::state;
 
-pub use acts::{Cannot, Released};
+pub use acts::{Cannot, Released, kill, release};
 pub use settle::settle;
 
 /// Windows kept of all rollouts together, bytes.
@@ -124,9 +124,9 @@ impl Live {
         Ok(live)
     }
 
-    /// A controller that keeps nothing and moves nothing but itself.
-    pub fn unconfigured(env: Env) -> Self {
-        let (config, levers) = (Config::default(), Arc::<Held>::default());
+    /// A controller that keeps nothing.
+    pub fn unconfigured(env: Env, levers: Arc<dyn Levers>) -> Self {
+        let config = Config::default();
         let (inner, store) = (Mutex::default(), Store::nothing());
         Self { config, env, levers, inner, store, settling: tokio::sync::Mutex::default() }
     }
@@ -138,7 +138,7 @@ impl Live {
 
     /// How the levers stand.
     pub fn stand(&self) -> super::levers::Stand {
-        self.levers.stand()
+        self.levers.stand(self.env.now())
     }
 
     /// Takes in a slot, as the standing judge does. One that was taken in before changes nothing.

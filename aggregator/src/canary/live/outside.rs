@@ -17,7 +17,7 @@ pub(super) fn blockers(shared: &state::State, live: &Live, inner: &Inner) -> Vec
     let now = shared.now();
     let mut found = gates::blockers(&shared.windows.read(), &live.config.gates, now);
     found.extend(violations(shared));
-    let stand = live.levers.stand();
+    let stand = live.stand();
     let wanted = inner.book.wanted();
     if stand.routed != wanted || stand.killed {
         let why = inner.stuck.as_deref().unwrap_or("it is about to be");

@@ -12,6 +12,7 @@ use tracing::error;
 use super::{Live, decision_of};
 use crate::audit::{Decision as Outcome, Entry};
 use crate::canary::controller::Phase;
+use crate::canary::levers::Routed;
 use crate::canary::store::Batch;
 use crate::state;
 
@@ -23,18 +24,34 @@ const RECORDED_MAX: usize = 64;
 
 /// Brings everything in line.
 pub async fn settle(shared: &Arc<state::State>) {
-    let live = &shared.canary;
-    let _turn = live.settling.lock().await;
-    let job = |more: bool| {
-        let live = Arc::clone(live);
-        move || live.route(more)
-    };
-    if shared.env.blocking(job(false)).await.is_err() {
-        return;
-    }
+    let _turn = shared.canary.settling.lock().await;
+    route(shared, false).await;
     if record(shared).await {
-        drop(shared.env.blocking(job(true)).await);
+        route(shared, true).await;
     }
+}
+
+/// A lever that is to move.
+enum Move {
+    Kill(String),
+    Route(Routed),
+}
+
+/// Moves the lever that is due.
+async fn route(shared: &Arc<state::State>, more: bool) {
+    let live = Arc::clone(&shared.canary);
+    let held = Arc::clone(&live);
+    let Ok(due) = shared.env.blocking(move || held.due(more)).await else { return };
+    let moved = match due {
+        None => return,
+        Some(Move::Kill(reason)) => live.levers.kill(&reason, OURSELVES).await,
+        Some(Move::Route(wanted)) => live.levers.route(&wanted).await,
+    };
+    if let Err(stuck) = &moved {
+        error!(%stuck, "the canary's share is not what it should be");
+    }
+    let stuck = moved.err().map(|stuck| stuck.0);
+    drop(shared.env.blocking(move || live.moved(stuck)).await);
 }
 
 /// Records what was decided since the last time; false when that did not work.
@@ -75,37 +92,26 @@ fn entry(number: u64, json: &[u8]) -> Entry {
 }
 
 impl Live {
-    /// Moves the levers to where they are wanted, if that is less or `more` is allowed.
-    fn route(&self, more: bool) {
-        let (wanted, killed, reason) = {
-            let inner = self.inner.lock();
-            let killed = inner.book.state.phase == Phase::Killed;
-            // What is not durable yet gives nothing more.
-            if more && inner.trouble.is_some() {
-                return;
-            }
-            (inner.book.wanted(), killed, inner.book.state.reason.clone())
-        };
-        let stand = self.levers.stand();
-        let moved = if killed && !stand.killed {
-            self.levers.kill(&reason, OURSELVES)
-        } else {
-            match wanted {
-                Some(wanted) if !killed && stand.routed.as_ref() != Some(&wanted) => {
-                    let now = stand.routed.map_or(0.0, |routed| routed.share);
-                    if more || wanted.share < now {
-                        self.levers.route(&wanted, OURSELVES)
-                    } else {
-                        return;
-                    }
-                }
-                _ => Ok(()),
-            }
-        };
-        if let Err(stuck) = &moved {
-            error!(%stuck, "the canary's share is not what it should be");
+    /// What lever is to move, and where to; `None` while all stand as they should, or while only
+    /// less is allowed and more is wanted.
+    fn due(&self, more: bool) -> Option<Move> {
+        let inner = self.inner.lock();
+        let stand = self.stand();
+        if inner.book.state.phase == Phase::Killed {
+            return (!stand.killed).then(|| Move::Kill(inner.book.state.reason.clone()));
         }
-        self.inner.lock().stuck = moved.err().map(|stuck| stuck.to_string());
+        let wanted = inner.book.wanted()?;
+        if stand.routed.as_ref() == Some(&wanted) {
+            return None;
+        }
+        let now = stand.routed.map_or(0.0, |routed| routed.share);
+        // What is not durable yet gives nothing more.
+        let allowed = wanted.share < now || (more && inner.trouble.is_none());
+        allowed.then_some(Move::Route(wanted))
+    }
+
+    fn moved(&self, stuck: Option<String>) {
+        self.inner.lock().stuck = stuck;
     }
 
     /// Decisions that are not in the audit record yet, in order.
