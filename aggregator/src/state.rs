@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
+use lens_wire::Applied;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -196,6 +197,9 @@ pub struct AgentState {
     /// When the certificate it last came with ends; unknown until it came.
     #[serde(skip)]
     pub certificate_expires: Option<UnixNanos>,
+    /// What of the control plane's word it has in force; unknown until it said so.
+    #[serde(skip)]
+    pub applied: Option<Applied>,
     /// Which stretches of time it accounted for.
     #[serde(skip)]
     pub coverage: Coverage,
@@ -228,6 +232,7 @@ impl AgentState {
             instances: Vec::new(),
             coverage: Coverage::default(),
             certificate_expires: None,
+            applied: None,
             covered_life: None,
             ended: now,
         }
@@ -352,6 +357,8 @@ pub struct State {
     pub listening: AtomicBool,
     /// Whether it is shutting down.
     pub draining: AtomicBool,
+    /// Rounds of sealing and judging done.
+    pub rounds: AtomicU64,
     /// What it counts about itself.
     pub counters: Counters,
     /// Alerts and whom they are told to.
@@ -394,6 +401,7 @@ impl State {
             events: broadcast::Sender::new(lens_model::limits::EVENT_BACKLOG_MAX),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             counters: Counters::default(),
             alerts,
             canary,

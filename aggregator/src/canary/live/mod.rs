@@ -34,7 +34,7 @@ use crate::judge::slot::{Slot, SlotWindows};
 use crate::state;
 
 pub use acts::{Cannot, Released, kill, release};
-pub use settle::settle;
+pub use settle::{run, settle};
 
 /// Windows kept of all rollouts together, bytes.
 pub const TAPE_BYTES_MAX: u64 = 256 << 20;
@@ -107,6 +107,8 @@ pub struct Live {
     inner: Mutex<Inner>,
     store: Store,
     settling: tokio::sync::Mutex<()>,
+    /// Rung when something was decided.
+    bell: tokio::sync::Notify,
 }
 
 impl Live {
@@ -118,8 +120,8 @@ impl Live {
         let dir: Option<&Path> = config.dir.as_deref();
         let store = dir.map_or_else(|| Ok(Store::nothing()), |dir| Store::open(&env, dir))?;
         let inner = Mutex::new(Inner::load(&store)?);
-        let settling = tokio::sync::Mutex::default();
-        let live = Self { config, env, levers, inner, store, settling };
+        let (settling, bell) = (tokio::sync::Mutex::default(), tokio::sync::Notify::new());
+        let live = Self { config, env, levers, inner, store, settling, bell };
         live.agree_on_kill();
         Ok(live)
     }
@@ -128,7 +130,8 @@ impl Live {
     pub fn unconfigured(env: Env, levers: Arc<dyn Levers>) -> Self {
         let config = Config::default();
         let (inner, store) = (Mutex::default(), Store::nothing());
-        Self { config, env, levers, inner, store, settling: tokio::sync::Mutex::default() }
+        let (settling, bell) = (tokio::sync::Mutex::default(), tokio::sync::Notify::new());
+        Self { config, env, levers, inner, store, settling, bell }
     }
 
     /// Whether a rollout survives a restart.
@@ -161,7 +164,11 @@ impl Live {
             let evidence = comparison.evidence();
             self.judge(shared, inner, evidence);
         }
+        let decided = inner.book.decisions;
         self.keep(inner);
+        if decided > inner.audited {
+            self.bell.notify_one();
+        }
     }
 
     /// What the evidence makes of the rollout.
