@@ -51,10 +51,11 @@ fn main() {
     }
 }
 
-/// Whole rollouts by the default plan, until they end or an hour and a half has passed.
+/// Whole rollouts of a minute a step at least, until they end or half an hour has passed.
 fn rollouts(base: &[f64], runs: u64) {
-    let mut world = World::new(SCENARIOS[3], Spread::InHost(0.05), 200.0);
-    (world.hosts, world.windows) = (5, 1_080);
+    let mut world = World::new(SCENARIOS[3], Spread::InHost(0.2), 500.0);
+    (world.hosts, world.windows) = (5, 360);
+    world.plan.dwell_s = vec![60; 3];
     let (mut back, mut complete) = (Vec::new(), 0);
     for seed in 1..=runs {
         let outcome = run(&world, base, seed);
