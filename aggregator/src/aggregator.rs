@@ -167,6 +167,7 @@ impl Aggregator {
         alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
