@@ -174,6 +174,7 @@ impl Aggregator {
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::canary::run(Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
