@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lens_flags::Assignment;
 use lens_model::Nanos;
 use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug_span, error, info, warn};
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::flags::Flags;
 use crate::harvest::Harvester;
 use crate::link;
 use crate::spool::{DurableSpool, Outbox, SharedSpool, SpoolError};
@@ -51,6 +54,7 @@ pub struct Agent {
     config: Arc<Config>,
     status: Arc<Status>,
     spool: Arc<DurableSpool>,
+    flags: Arc<Flags>,
 }
 
 /// Runs an agent until shutdown, then drains it; whether everything spooled was acknowledged.
@@ -79,6 +83,11 @@ impl Agent {
             }
         };
         let opened = env.blocking(job).await?;
+        let flags = {
+            let (env, config) = (env.clone(), Arc::clone(&config));
+            let domain = config.identity.trust_domain.clone();
+            move || Flags::open(&env, &config.control_dir, domain, config.control_key)
+        };
         let (spool, recovered) = opened.map_err(|source| StartError::Spool {
             dir: config.spool_dir.display().to_string(),
             source,
@@ -100,12 +109,22 @@ impl Agent {
         );
         let identity = config.identity.to_string();
         let status = Arc::new(Status::new(env.now(), identity, recovered));
-        Ok(Self { env, config, status, spool: Arc::new(spool) })
+        let flags = Arc::new(env.blocking(flags).await?);
+        Ok(Self { env, config, status, spool: Arc::new(spool), flags })
     }
 
     /// What the admin endpoints show of it.
     pub fn admin(&self) -> Admin {
-        Admin { status: Arc::clone(&self.status), spool: Arc::clone(&self.spool) }
+        Admin {
+            status: Arc::clone(&self.status),
+            spool: Arc::clone(&self.spool),
+            flags: Arc::clone(&self.flags),
+        }
+    }
+
+    /// Who is in the canary, for whoever routes requests on this host.
+    pub fn assignment(&self) -> watch::Receiver<Assignment> {
+        self.flags.assignment()
     }
 
     /// Runs until shutdown, then drains; whether everything spooled was acknowledged.
@@ -119,13 +138,17 @@ impl Agent {
             Arc::clone(&self.status),
             Arc::clone(&self.spool),
             Arc::clone(&shared.changed),
-        );
+        )
+        .telling(self.flags.pages());
+        let mut telling = JoinSet::new();
+        telling.spawn(Arc::clone(&self.flags).run());
         let mut link = JoinSet::new();
         link.spawn(link::run(
             self.env.clone(),
             Arc::clone(&self.config),
             shared,
             Arc::clone(&self.status),
+            Arc::clone(&self.flags),
             drained,
         ));
         self.harvest_until(harvester, shutdown).await;

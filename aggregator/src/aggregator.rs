@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lens_flags::Scope;
 use lens_model::Nanos;
 use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
@@ -18,8 +19,10 @@ use tracing::{debug_span, error};
 
 use crate::alerts::Desk;
 use crate::alerts::transport::Http;
+use crate::canary::Live;
 use crate::config::Config;
 use crate::export::remote_write::{self, Config as RemoteWrite};
+use crate::flags::Flags;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
@@ -46,6 +49,12 @@ pub enum StartError {
     /// What was told to whom cannot be kept.
     #[error(transparent)]
     Alerts(#[from] crate::alerts::StoreError),
+    /// Rollouts cannot be kept.
+    #[error(transparent)]
+    Canary(#[from] crate::canary::store::StoreError),
+    /// Flags and kill switch cannot be kept.
+    #[error("control.dir {0}")]
+    Flags(#[from] crate::flags::KeepError),
 }
 
 impl From<StoreError> for StartError {
@@ -131,6 +140,10 @@ impl Aggregator {
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
         state.remote_write = config.remote_write.as_ref().map(|_| Arc::default());
+        let scope = config.trust_domain.clone().map_or(Scope::Fleet, Scope::TrustDomain);
+        state.flags = Flags::open(&env, &config.control_dir, scope)?;
+        let levers = Arc::new(state.flags.clone());
+        state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -170,6 +183,9 @@ impl Aggregator {
             tasks.spawn(write_to_remote(Arc::clone(&self.state), config, shutdown.clone()));
         }
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::canary::run(Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
         worker.spawn(self.worker.run(stopped));

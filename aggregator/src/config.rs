@@ -263,6 +263,12 @@ pub const KEYS: &[Key] = &[
         doc: "stage C's p95 limit, milliseconds",
     },
     Key {
+        path: "control.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where flags, kill switch and the control key are kept; beside store.dir, named control, when unset",
+    },
+    Key {
         path: "alerts.dir",
         kind: Kind::Path,
         default: None,
@@ -352,6 +358,20 @@ pub const KEYS: &[Key] = &[
         default: None,
         doc: "times during which what they cover is not told of",
     },
+    crate::canary::config::KEYS[0],
+    crate::canary::config::KEYS[1],
+    crate::canary::config::KEYS[2],
+    crate::canary::config::KEYS[3],
+    crate::canary::config::KEYS[4],
+    crate::canary::config::KEYS[5],
+    crate::canary::config::KEYS[6],
+    crate::canary::config::KEYS[7],
+    crate::canary::config::KEYS[8],
+    crate::canary::config::KEYS[9],
+    crate::canary::config::KEYS[10],
+    crate::canary::config::KEYS[11],
+    crate::canary::config::KEYS[12],
+    crate::canary::config::KEYS[13],
     Key {
         path: "otlp.endpoint",
         kind: Kind::Text,
@@ -526,6 +546,10 @@ pub struct Config {
     pub rules: Rules,
     /// Whom it tells, when and how.
     pub alerts: crate::alerts::Config,
+    /// What rollouts are held to.
+    pub canary: crate::canary::config::Config,
+    /// Where flags, kill switch and the control key are kept.
+    pub control_dir: PathBuf,
     /// Where merged series are sent to, if they are.
     pub otlp: Option<crate::export::otlp::Config>,
     /// Where metrics are pushed to, if they are.
@@ -604,6 +628,7 @@ impl Config {
             Rules::default()
         });
         let mut alerts = crate::alerts::Config::check(settings, &mut problems);
+        let mut canary = crate::canary::config::Config::check(settings, &mut problems);
         let otlp = crate::export::otlp::Config::check(settings, &mut problems);
         let remote_write = remote_write::Config::check(settings, &mut problems);
         if problems.is_empty()
@@ -636,7 +661,11 @@ impl Config {
             lives_max: LIVES_MAX,
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
+        canary.dir.get_or_insert_with(|| store.dir.with_file_name("canary"));
+        let control_dir = settings.path("control.dir");
+        let control_dir = control_dir.unwrap_or_else(|| store.dir.with_file_name("control"));
         Ok(Self {
+            control_dir,
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
             identity,
@@ -657,6 +686,7 @@ impl Config {
             revoked: settings.path("identity.revoked"),
             rules: Rules { slices_known, slices_automatic_max, ..rules },
             alerts,
+            canary,
             otlp,
             remote_write,
             store,

@@ -11,13 +11,16 @@ use std::sync::{Arc, OnceLock};
 use lens_model::limits::JUDGE_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
+use lens_wire::Applied;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tracing::warn;
 
 use crate::alerts::Desk;
+use crate::canary::Live;
 use crate::export::remote_write::Tally;
+use crate::flags::Flags;
 use crate::judge::slot::{Slot, SlotWindows};
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -196,6 +199,9 @@ pub struct AgentState {
     /// When the certificate it last came with ends; unknown until it came.
     #[serde(skip)]
     pub certificate_expires: Option<UnixNanos>,
+    /// What of the control plane's word it has in force; unknown until it said so.
+    #[serde(skip)]
+    pub applied: Option<Applied>,
     /// Which stretches of time it accounted for.
     #[serde(skip)]
     pub coverage: Coverage,
@@ -228,6 +234,7 @@ impl AgentState {
             instances: Vec::new(),
             coverage: Coverage::default(),
             certificate_expires: None,
+            applied: None,
             covered_life: None,
             ended: now,
         }
@@ -358,6 +365,10 @@ pub struct State {
     pub counters: Counters,
     /// Alerts and whom they are told to.
     pub alerts: Arc<Desk>,
+    /// The rollout and what moves it.
+    pub canary: Arc<Live>,
+    /// Flags and assignment.
+    pub flags: Flags,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -386,6 +397,8 @@ impl State {
     /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
+        let flags = Flags::in_memory(&env);
+        let canary = Arc::new(Live::unconfigured(env.clone(), Arc::new(flags.clone())));
         Self {
             env,
             started: now,
@@ -399,6 +412,8 @@ impl State {
             rounds: AtomicU64::new(0),
             counters: Counters::default(),
             alerts,
+            canary,
+            flags,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
@@ -423,7 +438,10 @@ impl State {
         let next = judged.and_then(|slot| u64::try_from(slot.0 + 1).ok()).unwrap_or(0);
         for number in next.max(first)..=due {
             match self.slot(number, now) {
-                Ok(Some(windows)) => self.judge.write().take(&windows),
+                Ok(Some(windows)) => {
+                    self.judge.write().take(&windows);
+                    self.canary.slot(self, &windows);
+                }
                 Ok(None) => return,
                 Err(error) => {
                     warn!(%error, "what was recorded before cannot be read: judging waits");

@@ -4,6 +4,8 @@
 //! hard maximum. The relations between limits that memory or the wire depend on are asserted at
 //! compile time below.
 
+use crate::units::Nanos;
+
 /// Longest slice part, bytes: three parts and separators stay under 200 bytes in any label.
 pub const SLICE_PART_BYTES_MAX: usize = 48;
 
@@ -138,6 +140,12 @@ pub const AUDIT_RECORD_BYTES_MAX: usize = 4 << 10;
 /// Audit records one question returns.
 pub const AUDIT_QUESTION_MAX: usize = 1_000;
 
+/// Largest control document, bytes: today's are at most 170, the rest is room for a later form.
+pub const DOCUMENT_BYTES_MAX: usize = 512;
+
+/// Longest time a control document may hold without a newer one.
+pub const DOCUMENT_LIFE_MAX: Nanos = Nanos::from_secs(7 * 24 * 3_600);
+
 const _: () = {
     // A full frame of worst blocks is refused by size, never by count arithmetic overflowing.
     assert!(BLOCK_BYTES_MAX < FRAME_BYTES_MAX);
@@ -148,6 +156,8 @@ const _: () = {
     assert!(summary == WINDOW_SLOTS_MAX as u64);
     // One hour of slots at the base width.
     assert!(JUDGE_SLOTS_MAX * WINDOW_BASE_SECS == 3_600);
+    // Numbers, a trust domain and a version fit a control document.
+    assert!(40 + 2 * (1 + NAME_BYTES_MAX) <= DOCUMENT_BYTES_MAX);
     // The last counter is that of the largest latency.
     assert!(HISTOGRAM_COUNTERS == 30 * 128);
 };

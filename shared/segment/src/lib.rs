@@ -54,8 +54,6 @@ mod create;
 #[cfg(not(loom))]
 mod entry;
 #[cfg(not(loom))]
-mod flag;
-#[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
 mod fork;
@@ -79,20 +77,22 @@ mod series;
 mod threads;
 
 #[cfg(not(loom))]
+pub use lens_model::Flag;
+
+#[cfg(not(loom))]
 pub use crate::{
     clock::StageClock,
     counters::{Gauge, Requests},
     create::CreateError,
     entry::EntryFault,
-    flag::Flag,
     flags::{Canary, Flags},
     header::HeaderFault,
     identity::{Node, Origin, RecorderOptions},
     inner::RegisterError,
     reader::{
-        Baseline, BlockBaseline, GaugeReading, Harvest, HarvestError, ImportError, OpenError,
-        Owners, Quarantine, ReadPolicy, RequestsDelta, Scan, ScanError, SegmentInfo, SegmentReader,
-        SeriesDelta, scan,
+        Baseline, BlockBaseline, FlagPage, FlagWords, GaugeReading, Harvest, HarvestError,
+        ImportError, OpenError, Owners, Quarantine, ReadPolicy, RequestsDelta, Scan, ScanError,
+        SegmentInfo, SegmentReader, SeriesDelta, scan,
     },
     recorder::Recorder,
     series::{LocalSeries, RECORD_MANY_MAX, Series, Timer, TooMany},

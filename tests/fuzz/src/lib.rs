@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: targets::service::certificate },
     Target { name: "config", run: targets::service::config },
     Target { name: "delta", run: targets::wire::delta },
+    Target { name: "document", run: targets::document::document },
     Target { name: "dogstatsd", run: targets::ingest::dogstatsd },
     Target { name: "doors", run: targets::service::doors },
     Target { name: "frame", run: targets::wire::frame },

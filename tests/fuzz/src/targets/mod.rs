@@ -1,5 +1,6 @@
 //! The targets, by what they read.
 
+pub(crate) mod document;
 pub(crate) mod durable;
 pub(crate) mod ingest;
 pub(crate) mod journal;
