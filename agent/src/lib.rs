@@ -15,5 +15,6 @@ pub mod program;
 pub mod ship;
 pub mod spool;
 pub mod status;
+mod telemetry;
 
 pub use agent::{Agent, StartError, run_on};

@@ -18,7 +18,7 @@ use quinn::{
     VarInt,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::config::Config;
 use crate::flags::Flags;
@@ -534,7 +534,8 @@ impl Link {
             if !session.next(&*shared.outbox, offset, out)? {
                 return Ok(());
             }
-            self.write(out, status).await?;
+            let span = debug_span!("ship", bytes = out.len());
+            self.write(out, status).instrument(span).await?;
             Counters::add(&status.counters.deltas_sent_total, 1);
         }
     }

@@ -15,7 +15,7 @@ use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{debug_span, error};
 
 use crate::alerts::Desk;
 use crate::config::Config;
@@ -193,6 +193,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
+            let _span = debug_span!("judge").entered();
             let now = state.now();
             if let Some(believed) = believed {
                 state.windows.write().advance(believed);
