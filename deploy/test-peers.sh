@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager,
-# the libraries of Standard Webhooks, Slack and PagerDuty, and iptables, which drops packets. Does
-# nothing that is done already; a test that lacks one says so loudly.
+# the libraries of Standard Webhooks, Slack and PagerDuty, Chromium with what drives it and checks
+# pages for accessibility, and iptables, which drops packets. Does nothing that is done already; a
+# test that lacks one says so loudly.
 #
-#   deploy/test-peers.sh [DIR]     DIR holds the Python environment, target/test-peers by default
+#   deploy/test-peers.sh [DIR]     DIR holds Python and Node packages, target/test-peers by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir="${1:-${LENS_TEST_PEERS:-target/test-peers}}"
@@ -13,6 +14,9 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 missing=()
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
 command -v iptables >/dev/null || missing+=(iptables)
+command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
     as_root apt-get update -q
@@ -26,4 +30,10 @@ if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
 fi
-echo "test peers: $(command -v prometheus-alertmanager), $dir (${wanted[*]})"
+
+modules=(playwright-core@1.65.1 axe-core@4.14.1)
+if [ "$(cat "$dir/modules" 2>/dev/null)" != "${modules[*]}" ]; then
+    npm install --prefix "$dir" --no-save --no-audit --no-fund --loglevel=error "${modules[@]}"
+    printf '%s' "${modules[*]}" >"$dir/modules"
+fi
+echo "test peers: $(command -v prometheus-alertmanager), $(command -v chromium), $dir (${wanted[*]} ${modules[*]})"
