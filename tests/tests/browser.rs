@@ -6,6 +6,7 @@
 
 mod world;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -180,6 +181,9 @@ fn a_page_whose_aggregator_died_says_so_and_lives_again_with_it() {
     look.end();
 }
 
+/// A key of the signing scheme.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// Alerting that waits for nothing, to one receiver.
 fn alerting(world: &World, receiver: &Receiver) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> =
@@ -188,7 +192,12 @@ fn alerting(world: &World, receiver: &Receiver) -> Vec<(String, String)> {
         all.push((format!("alerts.{name}"), u8::from(name == "interval_s").to_string()));
     }
     let url = format!("http://{}/hook", receiver.address);
-    for (name, value) in [("name", "hook"), ("kind", "webhook"), ("url", &url)] {
+    let key = world.dir().join("hook.key");
+    std::fs::write(&key, SECRET).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = key.display().to_string();
+    let of_sink = [("name", "hook"), ("kind", "webhook"), ("url", &*url), ("secret_file", &*key)];
+    for (name, value) in of_sink {
         all.push((format!("alerts.sink.0.{name}"), value.into()));
     }
     all

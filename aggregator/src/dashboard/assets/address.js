@@ -8,7 +8,7 @@
 const BEGIN = { slice: '', stage: '', arm: '', r: '15m', cells: 'count', zoom: 'full', view: 'full', sort: '', q: '', open: '' };
 export const SPANS = { '5m': 300, '15m': 900, '1h': 3600, '6h': 21600, '1d': 86400, '7d': 604800 };
 /** Widths of a step, seconds: multiples of the 5 s window that people can read. */
-const STEPS = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10800, 21600, 86400];
+const STEPS = [5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1800, 3600, 10800, 21600, 86400];
 
 export const view = { ...BEGIN };
 const listeners = [];

@@ -5,7 +5,7 @@
 // again when it is pressed.
 
 import { $, badge, button, el, keyed, say, stamp, table, text } from './dom.js';
-import { age, clock, count, moment } from './format.js';
+import { age, clock, count, moment, ms } from './format.js';
 import { allowed, ask, curl, tell } from './ask.js';
 import { choose, view } from './address.js';
 
@@ -94,6 +94,14 @@ const controls = (a) => {
   box.append(button('Copy as curl', () => import('./download.js').then((d) => d.copy(curl(`/api/v1/alerts/${a.id}/ack`, {})))));
   return box;
 };
+/** Evidence as names and words, whatever its shape; `_ms` says that a number is milliseconds. */
+const flat = (object, lead) => Object.entries(object).flatMap(([name, value]) => {
+  const words = `${lead}${name.replace(/_/g, ' ')}`;
+  if (value === null) return [];
+  if (typeof value === 'object' && !Array.isArray(value)) return flat(value, `${words}: `);
+  if (typeof value === 'number') return [[words.replace(/ m?s$/, ''), name.endsWith('_ms') ? ms(value) : name.endsWith('_s') ? age(value) : `${+value.toPrecision(6)}`]];
+  return [[words, Date.parse(value) && /T.*Z$/.test(value) ? moment(value) : `${value}`]];
+});
 const rowsOf = (a) => {
   const times = [['opened', a.opened], ['fired', a.fired], ['taken on', a.acknowledged], ['silenced until', a.silenced_until], ['resolved', a.resolved]].filter(([, t]) => t);
   const list = el('dl', 'pairs');
@@ -104,7 +112,7 @@ const rowsOf = (a) => {
   fact('came back', a.reopened ? `${a.reopened} times within this episode` : '');
   fact('kept quiet', a.quiet);
   fact('escalation', a.escalation_steps ? `${a.escalation_steps} steps heard of it` : '');
-  for (const [name, value] of Object.entries(a.evidence || {})) fact(name.replace(/_/g, ' '), value !== null && typeof value === 'object' ? JSON.stringify(value) : value);
+  for (const [name, value] of flat(a.evidence || {}, '')) fact(name, value);
   return list;
 };
 let returnTo = null;

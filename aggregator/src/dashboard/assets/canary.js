@@ -11,65 +11,80 @@ import * as plot from './plot.js';
 
 /** Looks kept: an hour of one each 5 s. */
 const LOOKS_MAX = 720;
+/** After an answer that there is no such thing, ms; and how often decisions are asked for. */
+const NONE_MS = 60000, DECISIONS_MS = 30000;
 const KILLED_DEFAULT = 'killed from the page';
 
-let last = null, problem = '';
+let last = null, problem = '', notBefore = 0, decisions = [], decided = -Infinity;
 const looks = [];
 
+const rollout = () => last && last.canary_deployment;
 /** A field of the status, wherever the answer holds it. */
-const field = (name) => (last ? last[name] ?? (last.canary_deployment || {})[name] : undefined);
+const field = (name) => (last ? (last.canary_deployment || {})[name] ?? last[name] : undefined);
+const share = (part) => part.ln_e / part.bound;
+const look = (t, e) => { if (e && e.harm) looks.push({ t, harm: share(e.harm), shown: share(e.promotion) }); };
 
+/** That something was decided: the next look asks for decisions, too. */
+export const changed = () => { decided = -Infinity; };
 export const refresh = async () => {
+  if (performance.now() < notBefore) return;
   try {
     last = await ask('/canary/status');
     problem = '';
+    look(Date.now(), field('evidence'));
+    await refreshDecisions();
   } catch (e) {
+    if (e.status === 404) notBefore = performance.now() + NONE_MS;
     last = null;
-    problem = e.status === 404 ? 'none' : `The rollout cannot be shown: ${e.message}.`;
+    problem = e.status === 404 ? '' : `The rollout cannot be shown: ${e.message}.`;
   }
-  const evidence = field('evidence');
-  if (evidence && evidence.harm) {
-    looks.push({ t: Date.now(), step: evidence.step, harm: evidence.harm.ln_e / evidence.harm.bound, shown: evidence.promotion.ln_e / evidence.promotion.bound });
-    looks.splice(0, looks.length - LOOKS_MAX);
-  }
+  looks.splice(0, looks.length - LOOKS_MAX);
   show();
+};
+const refreshDecisions = async () => {
+  if (performance.now() - decided < DECISIONS_MS) return;
+  const first = decided === -Infinity && !decisions.length;
+  decided = performance.now();
+  decisions = await ask('/canary/decisions').then((body) => body.decisions, () => []);
+  // What was decided before this page was opened is evidence it did not hear itself.
+  if (!first) return;
+  for (const d of decisions) if (d.rollout === field('rollout')) look(Date.parse(d.t), d.decision.evidence);
+  looks.sort((x, y) => x.t - y.t);
 };
 
 // ---- what it says
 
-const STATES = { running: 'ok', complete: 'ok', completed: 'ok', idle: 'insufficient_data', killed: 'violation', rolled_back: 'violation', aborted: 'stale' };
-const stateOf = (d) => {
-  if (d.killSwitchEnabled) return ['violation', 'killed'];
-  const said = field('state') || field('phase');
-  if (typeof said === 'string') return [STATES[said] || 'insufficient_data', said.replace(/_/g, ' ')];
-  return d.trafficPercentage > 0 && d.trafficPercentage < 100 ? ['ok', 'running'] : d.trafficPercentage >= 100 ? ['ok', 'complete'] : ['insufficient_data', 'no traffic'];
-};
+const STATES = { step: ['ok', 'under way'], complete: ['ok', 'complete'], idle: ['insufficient_data', 'none under way'], killed: ['violation', 'killed'], rolled_back: ['violation', 'rolled back'], aborted: ['stale', 'aborted'] };
+const killed = () => field('killed') === true || field('phase') === 'killed';
 const show = () => {
-  const d = last && last.canary_deployment, none = !d;
-  $('#canary-none').hidden = !none;
+  const d = rollout(), none = !d;
+  $('#canary-none').hidden = !none && d.phase !== 'idle';
   $('#canary-body').hidden = none;
-  text($('#canary-none'), problem && problem !== 'none' ? problem : 'No rollout: this aggregator moves no canary. When one is started, with POST /canary/start, its share, its evidence and what stands in its way appear here.');
-  text($('#canary-say'), none ? '' : `generation ${field('generation') ?? '–'}`);
+  text($('#canary-none'), problem || 'No rollout. When one is started, with lens canary start or POST /canary/start, its share, its evidence and what stands in its way appear here.');
+  text($('#canary-say'), none ? '' : [field('version') && `version ${field('version')}`, field('generation') != null && `generation ${field('generation')}`].filter(Boolean).join(', '));
   showKill(d);
   if (none) return;
-  badge($('#canary-state'), stateOf(d));
-  const dwell = field('dwell_remaining_s');
-  text($('#canary-share'), `${d.trafficPercentage} %`);
-  attr($('#canary-bar'), 'value', d.trafficPercentage);
-  const facts = [['next step', d.nextStage], ['version', field('version')], ['earliest in', dwell == null ? null : dwell > 0 ? age(dwell) : 'now'], ['assigns users', d.progressiveRollout ? 'yes' : 'no']];
+  badge($('#canary-state'), killed() ? STATES.killed : STATES[d.phase] || ['insufficient_data', `${d.phase || d.stage || 'unknown'}`.replace(/_/g, ' ')]);
+  const now = d.share_percent ?? d.trafficPercentage, dwell = field('dwell_remaining_s');
+  text($('#canary-share'), `${now} %`);
+  attr($('#canary-bar'), 'value', now);
+  const steps = Array.isArray(d.steps) ? d.steps.map((s) => `${s} %`).join(' → ') : null;
+  const facts = [['steps', steps], ['next', d.nextStage], ['this step lasts', dwell == null ? null : dwell > 0 ? `${age(dwell)} more at least` : 'long enough'], ['since', d.since && moment(d.since)], ['started by', d.started_by], ['why', d.reason], ['assigns users', d.progressiveRollout ? 'yes' : 'no'], ['agree to a release', (d.release_approvals || []).join(', ')], ['trouble', (d.trouble || []).join('; ')]];
   $('#canary-facts').replaceChildren(...facts.filter(([, v]) => v != null && v !== '').map(([name, value]) => el('div', '', el('dt', '', name), el('dd', '', `${value}`))));
-  showBlockers();
+  showBlockers(d.phase);
   showEvidence();
   showArms();
   showHistory(d);
 };
-const showBlockers = () => {
+const showBlockers = (phase) => {
+  $('#canary-way').hidden = phase !== undefined && phase !== 'step';
   const evidence = field('evidence') || {}, all = [...(field('blockers') || []), ...(evidence.undecidable || []), ...(evidence.blockers || [])];
   const words = all.map((b) => (typeof b === 'string' ? { code: '', message: b } : b));
   const once = words.filter((b, i) => words.findIndex((o) => o.message === b.message) === i);
   $('#canary-blockers').replaceChildren(...once.map((b) => { const li = el('li', '', b.message); if (b.code) li.append(el('code', '', b.code)); return li; }));
   text($('#canary-free'), once.length ? `${once.length} things stand in the way of the next step:` : 'Nothing stands in the way of the next step but its evidence and dwell.');
 };
+/** How far evidence is on the way to its bound. */
 const bar = (label, part, bound, style, more) => {
   const meter = el('meter', style);
   Object.assign(meter, { min: 0, max: 1, value: Math.max(0, Math.min(1, part / bound)) });
@@ -125,23 +140,32 @@ const showArms = () => {
   $('#canary-arms .scroll').replaceChildren(table('Arms side by side since the rollout began', ['what', '#baseline', '#canary', '#change'], lines));
 };
 const showHistory = (d) => {
-  const all = [...(field('history') || []), ...(d.rollbackHistory || [])].slice(-20).reverse();
-  $('#canary-history').replaceChildren(...all.map((h) => el('li', '', el('time', '', moment(h.timestamp || h.at || h.t)), el('span', '', ` ${h.flagName || h.kind || h.decision || ''} ${h.reason || h.message || ''}`))));
+  const back = (d.rollbackHistory || []).map((h) => ({ t: h.timestamp, what: h.flagName, why: h.reason, id: h.decision }));
+  const steps = decisions.map((h) => ({ t: h.t, what: `${h.word} ${h.decision.share} % → ${h.decision.share_next} %`, why: h.decision.reason, id: h.id }));
+  const all = [...steps, ...back.filter((h) => h.id == null)].sort((a, b) => Date.parse(b.t) - Date.parse(a.t)).slice(0, 20);
+  $('#canary-history').replaceChildren(...all.map((h) => {
+    const li = el('li', '', el('time', '', moment(h.t)), el('b', '', ` ${h.what.replace(/_/g, ' ')} `), el('span', '', h.why));
+    if (h.id == null) return li;
+    const link = el('a', '', 'evidence');
+    link.href = `/canary/decisions/${h.id}`;
+    li.append(' ', link);
+    return li;
+  }));
   $('#canary-nohistory').hidden = all.length > 0;
 };
 /** Steps and decisions, for the plots. */
 export const events = () => {
-  const d = last && last.canary_deployment;
-  return d ? [...(field('history') || []), ...(d.rollbackHistory || [])].map((h) => ({ t: Date.parse(h.timestamp || h.at || h.t), kind: 'canary', label: h.flagName || h.kind || h.decision || 'canary' })).filter((e) => e.t) : [];
+  const back = ((rollout() || {}).rollbackHistory || []).map((h) => ({ t: Date.parse(h.timestamp), kind: 'canary', label: h.flagName.replace(/_/g, ' ') }));
+  return [...back, ...decisions.map((h) => ({ t: Date.parse(h.t), kind: 'canary', label: `canary ${h.decision.share_next} %` }))].filter((e) => e.t);
 };
 
 // ---- the kill switch
 
 const showKill = (d) => {
-  const may = allowed('kill.engage');
-  $('#kill').hidden = !d || !may || d.killSwitchEnabled;
-  $('#kill-role').hidden = !d || may || d.killSwitchEnabled;
-  $('#kill-on').hidden = !d || !d.killSwitchEnabled;
+  const may = allowed('kill.engage'), on = killed();
+  $('#kill').hidden = !d || !may || on;
+  $('#kill-role').hidden = !d || may || on;
+  $('#kill-on').hidden = !d || !on;
 };
 $('#kill').addEventListener('click', () => { $('#kill-reason').value = ''; text($('#kill-failed'), ''); $('#d-kill').showModal(); });
 $('#kill-curl').addEventListener('click', () => import('./download.js').then((d) => d.copy(curl('/canary/killswitch', { reason: $('#kill-reason').value || KILLED_DEFAULT }))));

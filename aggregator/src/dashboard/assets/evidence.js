@@ -46,7 +46,7 @@ export const fill = (dialog, r, snap) => {
   text($('.why', dialog), why(r));
   const body = $('.body', dialog), parts = [el('h3', '', 'The rule'), el('p', 'prose', rule(r)), el('h3', '', 'What was measured'), statistic(r)];
   if (r.slo.length) {
-    parts.push(el('h3', '', 'Limits of the stage'), table('Limits of the stage', ['quantile', '#value', '#limit', 'stands', 'why'], r.slo.map((l) => [l.quantile, ms(l.value_ms), ms(l.limit_ms), judged({ verdict: l.state })[1], l.reason || ''])));
+    parts.push(el('h3', '', 'Limits of the stage'), table('Limits of the stage', ['quantile', '#value', '#limit', 'stands'], r.slo.map((l) => [l.quantile, ms(l.value_ms), ms(l.limit_ms), `${judged({ verdict: l.state })[1]}${l.reason ? `: ${l.reason}` : ''}`])));
   }
   const other = snap.rows.find((x) => x.slice === r.slice && x.stage === r.stage && x.arm !== r.arm);
   if (other) {

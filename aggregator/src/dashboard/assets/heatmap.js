@@ -81,10 +81,17 @@ const legend = (f, scale, percents) => {
   f.add('line', { class: 'p99', x1: key, x2: key + 18, y1: y + 5, y2: y + 5 });
   f.add('text', { x: key + 22, y: y + 9 }, 'p99');
 };
-const p99 = (f, columns, step) => {
-  const follows = (a, b) => b.t - a.t <= step * 1.5;
-  for (const run of plot.runs(columns, (c) => c.p99_ms != null, follows)) {
-    const middle = run.map((c) => [f.x(c.t + step / 2), f.y(c.p99_ms)]);
+/** p99 over it: of each step, or where those have too few samples, of the wider steps of the lines. */
+const p99Of = (columns, step, lines) => {
+  const own = columns.map((c) => ({ t: c.t + step / 2, v: c.p99_ms })).filter((p) => p.v != null);
+  if (!lines || own.length * 2 >= columns.length) return { points: own, step };
+  const wide = lines.step_s * 1000, points = lines.series.flatMap((s) => s.points).map((p) => ({ t: Date.parse(p.t) + wide / 2, v: (p.quantiles['0.99'] || {}).value_ms }));
+  return { points: points.filter((p) => p.v != null), step: wide };
+};
+const p99 = (f, { points, step }) => {
+  const inside = points.filter((p) => p.t >= f.from && p.t <= f.to);
+  for (const run of plot.runs(inside, () => true, (a, b) => b.t - a.t <= step * 1.5)) {
+    const middle = run.map((p) => [f.x(p.t), f.y(p.v)]);
     if (middle.length === 1) middle.push([middle[0][0] + 2, middle[0][1]]);
     for (const style of ['halo', 'p99']) f.add('path', { class: style, d: plot.path(middle) });
   }
@@ -110,7 +117,7 @@ export const draw = (doc, view) => {
   const clip = f.add('clipPath', { id: 'heat-clip' });
   clip.append(svg('rect', { x: f.left, y: f.top, width: f.pw, height: f.ph }));
   f.add('image', { href: url, x: raw(t0), y: f.top, width: raw(t0 + width * step) - raw(t0), height: f.ph, preserveAspectRatio: 'none', class: 'cells', 'clip-path': 'url(#heat-clip)' });
-  p99(f, columns, step);
+  p99(f, p99Of(columns, step, doc.lines));
   for (const l of doc.limits) plot.limit(f, l.limit_ms, `${l.quantile} limit ${tick(l.limit_ms)}`);
   plot.events(f, doc.events);
   legend(f, scale, percents);

@@ -140,7 +140,7 @@ const hear = (e) => {
   heard.unshift(event);
   heard.length = Math.min(heard.length, EVENTS_MAX);
   if (event.kind === 'alert') alerts.changed();
-  if (event.kind === 'canary') canary.refresh();
+  if (event.kind === 'canary') { canary.changed(); canary.refresh(); }
   $('#noevents').hidden = true;
   keyed($('#events'), heard, (s) => `${s.t} ${s.subject} ${s.message}`, (s) => {
     const time = el('time', '', clock(s.t)), what = el('span', '', s.message);

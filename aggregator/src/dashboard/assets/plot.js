@@ -97,15 +97,12 @@ export const limit = (f, value, label) => {
 const SHAPES = { alert: 'M0 -5 5 4H-5z', canary: 'M0 -5 5 0 0 5 -5 0z', verdict: 'M-4 -4H4V4H-4z' };
 /** What happened: a dashed hairline each, with a shape on top; named where there is room. */
 export const events = (f, all) => {
-  let free = f.left;
-  for (const event of all.filter((e) => e.t > f.from && e.t < f.to).sort((a, b) => a.t - b.t)) {
-    const x = f.x(event.t), g = f.add('g', { class: `event ${event.kind}` });
+  const shown = all.filter((e) => e.t > f.from && e.t < f.to).sort((a, b) => a.t - b.t);
+  for (const [i, event] of shown.entries()) {
+    const x = f.x(event.t), next = shown[i + 1] ? f.x(shown[i + 1].t) : f.left + f.pw, g = f.add('g', { class: `event ${event.kind}` });
     g.append(svg('title', {}, `${iso(event.t)} ${event.label}`), svg('line', { x1: x, x2: x, y1: f.top - 3, y2: f.top + f.ph }));
     g.append(svg('path', { d: SHAPES[event.kind], transform: `translate(${x} ${f.top - 6})` }));
-    const width = event.label.length * 6.2 + 10;
-    if (x < free || x + width > f.left + f.pw) { free = Math.max(free, x + 8); continue; }
-    g.append(svg('text', { class: 'haloed', x: x + 6, y: f.top + 10 }, event.label));
-    free = x + width;
+    if (x + event.label.length * 6.2 + 10 < next) g.append(svg('text', { class: 'haloed', x: x + 6, y: f.top + 10 }, event.label));
   }
 };
 
