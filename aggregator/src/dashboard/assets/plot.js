@@ -5,7 +5,7 @@ import { $, $$, svg, text } from './dom.js';
 import { clamp, clock, iso, tick } from './format.js';
 import { chooseRange } from './address.js';
 
-const LEFT = 54, BOTTOM = 24, LABEL_PX = 64;
+const LEFT = 54, BOTTOM = 24, LABEL_PX = 74;
 
 export const oneTwoFive = (low, high) => {
   const out = [];
