@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use lens_model::Stage;
 use lens_segment::Recorder;
 use serde_json::{Value, json};
-use world::peers;
+use world::peers::{present, python};
 use world::receiver::{Receiver, Reply, Request};
 use world::{PATIENCE, Process, World, holds, http, process, recorder, slice, until, until_within};
 
@@ -192,11 +192,6 @@ fn a_sink_that_refuses_is_an_alert_on_the_others_and_its_letters_are_counted() {
     assert!(String::from_utf8_lossy(&out.stdout).contains("not delivered: 403 no"));
 }
 
-/// The Python with the peers' libraries; `None`, said loudly, where it is not and need not be.
-fn python() -> Option<PathBuf> {
-    peers::present(&peers::dir().join("bin/python"))
-}
-
 #[test]
 fn what_is_sent_is_accepted_by_libraries_of_the_receivers() {
     let Some(python) = python() else { return };
@@ -259,9 +254,7 @@ fn port() -> u16 {
 
 #[test]
 fn a_real_alertmanager_keeps_what_fires_and_forgets_what_a_dead_aggregator_left() {
-    let Some(program) = peers::present(Path::new("/usr/bin/prometheus-alertmanager")) else {
-        return;
-    };
+    let Some(program) = present(Path::new("/usr/bin/prometheus-alertmanager")) else { return };
     let mut world = World::bare();
     let file = world.dir().join("alertmanager.yml");
     std::fs::write(&file, "route: {receiver: none}\nreceivers: [{name: none}]\n").unwrap();

@@ -25,7 +25,7 @@ const LOOK_MAX: Duration = Duration::from_secs(150);
 fn driver() -> Option<PathBuf> {
     peers::present(Path::new("/usr/bin/chromium"))?;
     peers::present(Path::new("/usr/bin/node"))?;
-    let dir = peers::dir();
+    let dir = peers::directory();
     peers::present(&dir.join("node_modules/playwright-core"))?;
     peers::present(&dir.join("node_modules/axe-core")).map(|_| dir)
 }

@@ -1,16 +1,21 @@
-//! Peers that `deploy/test-peers.sh` installs.
+//! Programs and libraries of others that tests are held against.
 
 use std::path::{Path, PathBuf};
 
-/// The directory of what is not a Debian package.
-pub fn dir() -> PathBuf {
+/// The Python with the peers' libraries; `None`, said loudly, where it is not and need not be.
+pub fn python() -> Option<PathBuf> {
+    present(&directory().join("bin/python"))
+}
+
+/// Where `deploy/test-peers.sh` puts what is not a Debian package.
+pub fn directory() -> PathBuf {
     std::env::var_os("LENS_TEST_PEERS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-peers"),
         PathBuf::from,
     )
 }
 
-/// The path if something is there. In CI, where the installer ran, it must be.
+/// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
 #[allow(clippy::print_stderr, reason = "said loudly")]
 pub fn present(path: &Path) -> Option<PathBuf> {
     if path.exists() {
