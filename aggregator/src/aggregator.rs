@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::alerts::Desk;
+use crate::canary::Live;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
@@ -44,6 +45,9 @@ pub enum StartError {
     /// What was told to whom cannot be kept.
     #[error(transparent)]
     Alerts(#[from] crate::alerts::StoreError),
+    /// Rollouts cannot be kept.
+    #[error(transparent)]
+    Canary(#[from] crate::canary::store::StoreError),
 }
 
 impl From<StoreError> for StartError {
@@ -126,6 +130,8 @@ impl Aggregator {
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
+        let levers = Arc::new(state.flags.clone());
+        state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -179,8 +185,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
-        let turn_of = Arc::clone(&state);
-        let state = Arc::clone(&state);
+        let (shared, state) = (Arc::clone(&state), Arc::clone(&state));
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
@@ -195,7 +200,8 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
         match turn.await {
             Ok(back) => {
                 watch = back;
-                turn_of.rounds.fetch_add(1, Ordering::Relaxed);
+                shared.rounds.fetch_add(1, Ordering::Relaxed);
+                crate::canary::settle(&shared).await;
             }
             Err(error) => {
                 error!(%error, "windows are no longer sealed");

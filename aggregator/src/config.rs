@@ -348,6 +348,20 @@ pub const KEYS: &[Key] = &[
         default: None,
         doc: "times during which what they cover is not told of",
     },
+    crate::canary::config::KEYS[0],
+    crate::canary::config::KEYS[1],
+    crate::canary::config::KEYS[2],
+    crate::canary::config::KEYS[3],
+    crate::canary::config::KEYS[4],
+    crate::canary::config::KEYS[5],
+    crate::canary::config::KEYS[6],
+    crate::canary::config::KEYS[7],
+    crate::canary::config::KEYS[8],
+    crate::canary::config::KEYS[9],
+    crate::canary::config::KEYS[10],
+    crate::canary::config::KEYS[11],
+    crate::canary::config::KEYS[12],
+    crate::canary::config::KEYS[13],
     Key {
         path: "slo.e2e_p95_ms",
         kind: Kind::Float { min: 0.001, max: 60_000.0 },
@@ -412,6 +426,8 @@ pub struct Config {
     pub rules: Rules,
     /// Whom it tells, when and how.
     pub alerts: crate::alerts::Config,
+    /// What rollouts are held to.
+    pub canary: crate::canary::config::Config,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -479,6 +495,7 @@ impl Config {
             Rules::default()
         });
         let mut alerts = crate::alerts::Config::check(settings, &mut problems);
+        let mut canary = crate::canary::config::Config::check(settings, &mut problems);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -508,6 +525,7 @@ impl Config {
             lives_max: LIVES_MAX,
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
+        canary.dir.get_or_insert_with(|| store.dir.with_file_name("canary"));
         Ok(Self {
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
@@ -529,6 +547,7 @@ impl Config {
             revoked: settings.path("identity.revoked"),
             rules: Rules { slices_known, slices_automatic_max, ..rules },
             alerts,
+            canary,
             store,
             commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })

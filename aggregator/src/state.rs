@@ -16,6 +16,8 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
+use crate::canary::Live;
+use crate::flags::Flags;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -356,6 +358,10 @@ pub struct State {
     pub counters: Counters,
     /// Alerts and whom they are told to.
     pub alerts: Arc<Desk>,
+    /// The rollout and what moves it.
+    pub canary: Arc<Live>,
+    /// Flags and assignment.
+    pub flags: Flags,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -378,6 +384,8 @@ impl State {
     /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
+        let flags = Flags::in_memory(&env);
+        let canary = Arc::new(Live::unconfigured(env.clone(), Arc::new(flags.clone())));
         Self {
             env,
             started: now,
@@ -391,6 +399,8 @@ impl State {
             rounds: AtomicU64::new(0),
             counters: Counters::default(),
             alerts,
+            canary,
+            flags,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
@@ -413,6 +423,7 @@ impl State {
         for number in next.max(held)..=due {
             let windows = self.windows.read().slot(number, slot(number));
             self.judge.write().take(&windows);
+            self.canary.slot(self, &windows);
         }
     }
 

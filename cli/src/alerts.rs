@@ -1,14 +1,10 @@
 //! `lens alerts`: list alerts, take them on, keep them quiet, declare them over, test a sink.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::{Args as ClapArgs, Subcommand};
 use lens_service::exit::Exit;
 use serde_json::{Value, json};
 
-/// Longest the aggregator is waited for: a test waits for the sink in turn.
-const ANSWER_MAX: Duration = Duration::from_secs(25);
+use crate::ask::{Ask, Failed, segment};
 
 /// What to do.
 #[derive(Subcommand, Debug)]
@@ -23,20 +19,6 @@ pub(crate) enum Command {
     Resolve(Act),
     /// Send a test to a sink and say what came back.
     Test(Test),
-}
-
-/// Whom to ask and how to answer.
-#[derive(ClapArgs, Debug)]
-pub(crate) struct Ask {
-    /// The aggregator's HTTP address.
-    #[arg(long, default_value = "http://127.0.0.1:3000", env = "LENS_URL")]
-    url: String,
-    /// File with a token of the role operator, where the aggregator asks for one.
-    #[arg(long, value_name = "FILE", env = "LENS_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// Print the answer as one JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Which alerts.
@@ -83,40 +65,20 @@ pub(crate) struct Test {
     ask: Ask,
 }
 
-/// Why there is no answer to show.
-enum Failed {
-    Unreachable(String),
-    Refused(String),
-}
-
 /// Runs the command. 1 when the answer is no: a sink that did not take its test, an alert that is
 /// not there.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) fn run(command: &Command) -> Exit {
     let (ask, path, body) = question(command);
-    let token = match ask.token_file.as_ref().map(std::fs::read_to_string).transpose() {
-        Ok(token) => token,
-        Err(error) => {
-            eprintln!("lens alerts: the token's file cannot be read: {error}");
-            return Exit::Usage;
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("lens alerts: no runtime: {error}");
-            return Exit::Internal;
-        }
-    };
-    let answer = match runtime.block_on(fetch(&ask.url, &path, body, token)) {
+    let answer = match ask.answer(&path, body.as_ref()) {
         Ok(answer) => answer,
-        Err(Failed::Unreachable(why)) => {
-            eprintln!("lens alerts: {}: {why}: is an aggregator running there?", ask.url);
-            return Exit::Unreachable;
-        }
-        Err(Failed::Refused(why)) => {
-            eprintln!("lens alerts: {why}");
-            return Exit::No;
+        Err(failed) => {
+            eprintln!("lens alerts: {failed}");
+            return match failed {
+                // An alert or a sink that is not there: the answer is no.
+                Failed::Refused { .. } => Exit::No,
+                failed => failed.exit(),
+            };
         }
     };
     if ask.json {
@@ -147,40 +109,6 @@ fn question(command: &Command) -> (&Ask, String, Option<Value>) {
             (&test.ask, "/api/v1/alerts/test".into(), Some(json!({"sink": test.sink})))
         }
     }
-}
-
-/// A text as one part of an address.
-fn segment(text: &str) -> String {
-    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes()
-        .map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-async fn fetch(
-    url: &str,
-    path: &str,
-    body: Option<Value>,
-    token: Option<String>,
-) -> Result<Value, Failed> {
-    let address = format!("{}{path}", url.trim_end_matches('/'));
-    let client = reqwest::Client::new();
-    let request = match &body {
-        Some(body) => client.post(&address).json(body),
-        None => client.get(&address),
-    };
-    let request = match token {
-        Some(token) => request.bearer_auth(token.trim()),
-        None => request,
-    };
-    let unreachable = |error: reqwest::Error| Failed::Unreachable(error.without_url().to_string());
-    let answer = request.timeout(ANSWER_MAX).send().await.map_err(unreachable)?;
-    let good = answer.status().is_success();
-    let body: Value = answer.json().await.map_err(unreachable)?;
-    if good {
-        return Ok(body);
-    }
-    Err(Failed::Refused(body["detail"].as_str().unwrap_or("refused without a reason").into()))
 }
 
 fn show(command: &Command, answer: &Value) -> Vec<String> {
@@ -271,11 +199,5 @@ mod tests {
         assert_eq!(shown[0], "no alert is open");
         assert!(shown[1].contains("1 delivered, 2 waiting, 3 given up, failing since"));
         assert!(shown[2].contains("alerts.dir"));
-    }
-
-    #[test]
-    fn an_id_is_one_part_of_the_address_whatever_it_holds() {
-        assert_eq!(segment("9f3c"), "9f3c");
-        assert_eq!(segment("a/b?c d"), "a%2Fb%3Fc%20d");
     }
 }

@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod alerts;
+mod ask;
 mod audit;
+mod canary;
 mod certs;
 mod demo;
 mod replay;
@@ -37,6 +39,9 @@ enum Command {
     /// Alerts: list them, take them on, keep them quiet, test their sinks.
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// The rollout: where it stands, begin, go on, end, kill.
+    #[command(subcommand)]
+    Canary(canary::Command),
     /// Judge recorded latencies on their own clock.
     Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
@@ -59,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Alerts(command) => alerts::run(&command),
+        Command::Canary(command) => canary::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),

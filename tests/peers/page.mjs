@@ -39,9 +39,7 @@ const open = async (browser, options = {}) => {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, acceptDownloads: true, permissions: ['clipboard-read', 'clipboard-write'], ...options });
   const page = await context.newPage(), errors = [];
   page.setDefaultTimeout(PATIENCE_MS);
-  // An aggregator that moves no canary has no such address, which the browser writes down itself.
-  const none = (m) => m.text().includes('404') && m.location().url.endsWith('/canary/status');
-  page.on('console', (m) => { if (m.type() === 'error' && !none(m)) errors.push(`${m.text()} ${m.location().url}`); });
+  page.on('console', (m) => { if (m.type() === 'error') errors.push(`${m.text()} ${m.location().url}`); });
   page.on('pageerror', (e) => errors.push(e.stack));
   return { page, errors, context };
 };
@@ -163,6 +161,33 @@ const STEPS = {
     await page.goto('about:blank');
     await page.goto(link);
     await dialog.waitFor();
+  },
+
+  async kill({ page }) {
+    await ready(page);
+    const panel = page.locator('#canary');
+    await panel.locator('text=No rollout').waitFor();
+    await api('/canary/start', { method: 'POST', body: JSON.stringify({ version: '1.5.0-rc.1' }) });
+    await panel.locator('text=under way').waitFor();
+    const before = (await api('/canary/status')).canary_deployment;
+    await until('share and blockers are those of the API', async () => {
+      const said = await panel.textContent();
+      for (const part of [`${before.share_percent} %`, 'version 1.5.0-rc.1', ...before.blockers.slice(0, 1).map((b) => b.code)]) assert(said.includes(part), `${part} is missing in ${said}`);
+    });
+    // Asked once more, and left alone: nothing happens.
+    await page.click('#kill');
+    await page.click('#d-kill button:has-text("Leave it")');
+    await page.locator('#d-kill').waitFor({ state: 'hidden' });
+    assert.equal((await api('/canary/status')).canary_deployment.killed, false);
+    await page.click('#kill');
+    await page.fill('#kill-reason', 'searches return nothing');
+    await page.click('#kill-go');
+    await page.locator('#d-kill').waitFor({ state: 'hidden' });
+    await panel.locator('text=two people release it').waitFor();
+    const after = (await api('/canary/status')).canary_deployment;
+    assert.deepEqual([after.killed, after.share_percent, after.rollbackHistory[0].reason], [true, 0, 'searches return nothing']);
+    await until('the history tells it', async () => assert.match(await page.textContent('#canary-history'), /searches return nothing/));
+    assert.equal(await page.locator('#kill').isVisible(), false);
   },
 
   async viewer({ page, errors }) {

@@ -243,3 +243,9 @@ fn a_viewer_is_not_offered_what_would_be_refused_and_is_refused_it() {
     let (world, ..) = &alarmed(world, &door);
     look(&dir, world, "viewer", &json!({ "key": ALERT, "token": token.trim() }));
 }
+
+#[test]
+fn the_canary_is_killed_from_the_page_only_after_it_asked_once_more() {
+    let Some(dir) = driver() else { return };
+    look(&dir, &World::new(&[]), "kill", &json!({}));
+}

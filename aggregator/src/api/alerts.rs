@@ -126,7 +126,7 @@ pub(super) struct Announce {
 impl Api {
     /// Who acts, for those who read it later: who they are known as, or where everyone may, who
     /// they say they are. What is done is recorded first, where there is a record.
-    async fn actor(
+    pub(super) async fn actor(
         &self,
         principal: &Principal,
         verb: Verb,

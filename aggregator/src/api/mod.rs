@@ -8,6 +8,7 @@
 mod agents;
 mod alerts;
 mod audit;
+mod canary;
 mod control;
 mod dashboard_state;
 mod docs;
@@ -104,6 +105,7 @@ impl Api {
         (name = "data", description = "What was measured"),
         (name = "judge", description = "What it means"),
         (name = "alerts", description = "Who is told of it, and what people do about it"),
+        (name = "canary", description = "The rollout, what moves it, and what stops it"),
         (name = "control", description = "What changes something, and the record of it"),
         (name = "auth", description = "How browsers sign in"),
         (name = "export", description = "The same for other systems"),
@@ -169,6 +171,16 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(control::restore))
         .routes(routes!(control::reload_tokens))
         .routes(routes!(control::reload_certificates))
+        .routes(routes!(canary::status))
+        .routes(routes!(canary::start))
+        .routes(routes!(canary::progress))
+        .routes(routes!(canary::abort))
+        .routes(routes!(canary::kill))
+        .routes(routes!(canary::release))
+        .routes(routes!(canary::decisions::decisions))
+        .routes(routes!(canary::decisions::decision))
+        .routes(routes!(canary::decisions::plan))
+        .routes(routes!(canary::decisions::replay))
         .routes(routes!(sign_in::sign_in_page, sign_in::sign_in))
         .routes(routes!(sign_in::sign_out))
         .routes(routes!(docs::openapi))

@@ -1,5 +1,6 @@
 //! JSON lines, one a host, arm and window:
-//! `{"t_ms", "slice", "stage", "arm", "host", "n", "errors", "values": [[latency_ms, count], ..]}`.
+//! `{"t_ms", "slice", "stage", "arm", "host", "n", "errors", "values": [[latency_ms, count], ..]}`;
+//! `"requests"` beside them where requests are counted apart from samples, as search nodes do.
 
 use std::io::BufRead;
 
@@ -11,6 +12,10 @@ use super::Player;
 use super::input::{InputError, lines, nanos, unknown};
 
 const FIELDS: [&str; 8] = ["t_ms", "slice", "stage", "arm", "host", "n", "errors", "values"];
+
+/// The fields there may be beside them.
+const KNOWN: [&str; 9] =
+    ["t_ms", "slice", "stage", "arm", "host", "n", "errors", "values", "requests"];
 
 /// Longest line, bytes: 3,841 counters of 40 bytes and room for any spacing.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -26,6 +31,8 @@ struct Line {
     host: String,
     n: u64,
     errors: u64,
+    /// Requests, where they are counted apart from the samples; `n` when absent.
+    requests: Option<u64>,
     values: Vec<(f64, u64)>,
 }
 
@@ -42,8 +49,8 @@ pub(super) fn play(input: impl BufRead, player: &mut Player<'_>) -> Result<(), I
 fn wrong(line: u64, text: &[u8], error: &serde_json::Error) -> InputError {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text);
     if let Ok(object) = object {
-        if let Some(name) = object.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            return InputError::field(line, "field", unknown(name, &FIELDS));
+        if let Some(name) = object.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+            return InputError::field(line, "field", unknown(name, &KNOWN));
         }
         if let Some(field) = FIELDS.iter().find(|field| !object.contains_key(**field)) {
             return InputError::field(line, field, "is missing: every line holds all eight fields");
@@ -92,15 +99,16 @@ fn window(line: u64, window: &Line, player: &mut Player<'_>) -> Result<(), Input
         values.push((layout::index_of(nanos), *count));
     }
     let samples = values.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-    if window.errors > window.n {
-        let problem = format!("{} is more than n, {}", window.errors, window.n);
+    let (requests, of) = window.requests.map_or((window.n, "n"), |requests| (requests, "requests"));
+    let Some(ok) = requests.checked_sub(window.errors) else {
+        let problem = format!("{} is more than {of}, {requests}", window.errors);
         return Err(InputError::field(line, "errors", problem));
-    }
-    let ok = window.n - window.errors;
+    };
     // Failed requests may have a latency or none.
-    if samples < ok || samples > window.n {
+    let least = if window.requests.is_some() { window.n } else { ok };
+    if samples < least || samples > window.n {
         let problem = format!(
-            "hold {samples} samples; between {ok}, without the failed, and {}, with them, are expected",
+            "hold {samples} samples; between {least}, without the failed, and {}, with them, are expected",
             window.n
         );
         return Err(InputError::field(line, "values", problem));

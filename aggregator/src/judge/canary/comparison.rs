@@ -131,6 +131,11 @@ impl Comparison {
         &self.plan
     }
 
+    /// The slot it takes in next; `None` before the first.
+    pub fn next_slot(&self) -> Option<Slot> {
+        self.next.map(Slot)
+    }
+
     /// Begins the rollout: `slot` is the first that is judged. Later calls change nothing.
     pub fn begin(&mut self, slot: Slot) {
         if self.began.is_none() {

@@ -36,6 +36,26 @@ pub enum BlockerCode {
     Dwell,
     TimedOut,
     QualityMissing,
+    QualityGate,
+    OpenViolation,
+    ShareNotInForce,
+    NotDurable,
+    StaleEvidence,
+}
+
+impl BlockerCode {
+    /// Whether it speaks of the moment, not of the windows compared.
+    pub const fn is_of_now(self) -> bool {
+        matches!(
+            self,
+            Self::QualityMissing
+                | Self::QualityGate
+                | Self::OpenViolation
+                | Self::ShareNotInForce
+                | Self::NotDurable
+                | Self::StaleEvidence
+        )
+    }
 }
 
 impl Blocker {

@@ -120,10 +120,16 @@ impl Comparison {
     fn promotion(&self) -> PromotionEvidence {
         let margins = self.margins_not_worse();
         let mut parts = Vec::new();
+        let counted = |stage: &StageState| stage.arms.iter().any(|arm| arm.requests > 0);
+        let somewhere = self.stages.iter().any(counted);
         for stage in &self.stages {
             let error_rate = stage.error_rate(&self.plan, self.step);
             let margins = [margins[0], margins[1], error_rate];
             for ((metric, margin), ln_e) in PARTS.iter().zip(margins).zip(stage.promotion.ln_e()) {
+                // Outcomes may be counted at the whole query alone; then they are shown there.
+                if *metric == "errors" && somewhere && !counted(stage) {
+                    continue;
+                }
                 let (stage, metric) = (Some(stage.stage), (*metric).to_owned());
                 parts.push(PromotionPart { stage, metric, margin, ln_e });
             }
