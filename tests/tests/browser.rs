@@ -155,7 +155,7 @@ fn plots_and_tables_are_taken_away_whole() {
 }
 
 #[test]
-fn no_finding_of_an_accessibility_check_is_serious_in_light_and_dark_wide_and_narrow() {
+fn an_accessibility_check_finds_nothing_in_light_and_dark_wide_and_narrow() {
     let Some(dir) = driver() else { return };
     let fed = fed(&[]);
     look(&dir, &fed.world, "accessible", &json!({ "at": at(Stage::E2e) }));
