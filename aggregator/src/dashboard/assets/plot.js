@@ -90,6 +90,7 @@ export const missing = (f, incomplete) => {
 export const limit = (f, value, label) => {
   if (value < f.low || value > f.high) return false;
   const y = f.y(value);
+  f.add('line', { class: 'halo', x1: f.left, x2: f.left + f.pw, y1: y, y2: y });
   f.add('line', { class: 'limit', x1: f.left, x2: f.left + f.pw, y1: y, y2: y });
   f.add('text', { class: 'limit haloed', x: f.left + 5, y: y - 4 < f.top + 10 ? y + 13 : y - 4 }, label);
   return true;
