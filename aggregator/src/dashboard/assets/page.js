@@ -152,7 +152,7 @@ const hear = (e) => {
 
 // ---- the stream
 
-let source = null, last = 0, since = 0, wait = 1000;
+let source = null, last = 0, since = 0, wait = 1000, strange = false;
 const streamState = () => {
   const quiet = performance.now() - last, live = last > 0 && quiet < QUIET_MS, tried = last || since;
   attr($('.stream'), 'data-s', live ? 'live' : tried ? 'lost' : 'wait');
@@ -161,6 +161,7 @@ const streamState = () => {
   document.body.classList.toggle('old', !live && last > 0);
   const lost = $('#lost'), show = !live && tried && (quiet > LOST_MS || !last);
   if (lost.hidden === Boolean(show)) lost.hidden = !show;
+  $('#signed-out').hidden = !strange;
   if (show) text($('span', lost), snap ? `What is shown is of ${clock(snap.t)} and is not being updated.` : 'What is shown is of when this page was loaded.');
   if (show) document.title = 'Stream lost · lens';
 };
@@ -180,6 +181,7 @@ const take = (e) => {
   rows.compare(snap.rows);
   last = performance.now();
   wait = 1000;
+  strange = false;
   showAll();
   streamState();
   if (first) load();
@@ -193,7 +195,11 @@ const connect = () => {
     since = since || performance.now();
     streamState();
     // A refused stream is not retried by the browser: do it, slower each time.
-    if (source.readyState === EventSource.CLOSED) { setTimeout(connect, wait); wait = Math.min(RETRY_MS_MAX, wait * 2); }
+    if (source.readyState !== EventSource.CLOSED) return;
+    setTimeout(connect, wait);
+    wait = Math.min(RETRY_MS_MAX, wait * 2);
+    // The stream does not say why it is refused; a question does.
+    ask('/api/v1/agents').then(() => { strange = false; }, (e) => { strange = e.status === 401 || e.status === 403; });
   };
 };
 
