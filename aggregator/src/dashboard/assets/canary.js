@@ -13,6 +13,8 @@ import * as plot from './plot.js';
 const LOOKS_MAX = 720;
 /** After an answer that there is no such thing, ms; and how often decisions are asked for. */
 const NONE_MS = 60000, DECISIONS_MS = 30000;
+/** Characters of a reason in the history; its evidence has the whole. */
+const WORDS_MAX = 240;
 const KILLED_DEFAULT = 'killed from the page';
 
 let last = null, problem = '', notBefore = 0, decisions = [], decided = -Infinity;
@@ -144,7 +146,7 @@ const showHistory = (d) => {
   const steps = decisions.map((h) => ({ t: h.t, what: `${h.word} ${h.decision.share} % → ${h.decision.share_next} %`, why: h.decision.reason, id: h.id }));
   const all = [...steps, ...back.filter((h) => h.id == null)].sort((a, b) => Date.parse(b.t) - Date.parse(a.t)).slice(0, 20);
   $('#canary-history').replaceChildren(...all.map((h) => {
-    const li = el('li', '', el('time', '', moment(h.t)), el('b', '', ` ${h.what.replace(/_/g, ' ')} `), el('span', '', h.why));
+    const li = el('li', '', el('time', '', moment(h.t)), el('b', '', ` ${h.what.replace(/_/g, ' ')} `), el('span', '', h.why.length > WORDS_MAX ? `${h.why.slice(0, WORDS_MAX)}…` : h.why));
     if (h.id == null) return li;
     const link = el('a', '', 'evidence');
     link.href = `/canary/decisions/${h.id}`;
