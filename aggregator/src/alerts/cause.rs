@@ -113,7 +113,7 @@ fn slow_stage(row: &Row, snapshot: &Snapshot) -> Option<String> {
 }
 
 /// What to do about something that is no series.
-pub(super) fn advice(rule: Rule, name: &str) -> Vec<String> {
+pub(crate) fn advice(rule: Rule, name: &str) -> Vec<String> {
     let texts: &[&str] = match rule {
         Rule::ErrorRate => &[
             "See which search nodes fail in their own logs; failed requests are counted by slice and arm at /api/v1/slices",
@@ -134,6 +134,10 @@ pub(super) fn advice(rule: Rule, name: &str) -> Vec<String> {
         Rule::Store => &[
             "Free space or repair the disk; GET /readyz and the aggregator's log name the file",
             "store/windows: agents keep what they have until it is taken; store/alerts: a restart may repeat notifications",
+        ],
+        Rule::Canary => &[
+            "See what it rests on: lens canary status, lens canary decisions",
+            "rolled_back: users are on the baseline again; held: fix what stands in the way, or abort; killed: two people release it",
         ],
         Rule::Sink => &["See what came back under deliveries of GET /api/v1/alerts"],
         _ => &[],

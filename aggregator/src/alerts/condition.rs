@@ -72,11 +72,13 @@ pub enum Rule {
     Store,
     /// A sink takes no notifications.
     Sink,
+    /// A rollout was taken back, waits for people, or was killed.
+    Canary,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Tail,
         Self::SloP95,
         Self::SloP99,
@@ -88,6 +90,7 @@ impl Rule {
         Self::SpoolAge,
         Self::Store,
         Self::Sink,
+        Self::Canary,
     ];
 
     /// The name used in keys, JSON, labels and the runbook's headings.
@@ -104,6 +107,7 @@ impl Rule {
             Self::SpoolAge => "spool_age",
             Self::Store => "store",
             Self::Sink => "sink",
+            Self::Canary => "canary",
         }
     }
 
@@ -121,6 +125,7 @@ impl Rule {
             Self::SpoolAge => "Agent's spool not draining",
             Self::Store => "Storage in trouble",
             Self::Sink => "Alert sink failing",
+            Self::Canary => "Canary needs people",
         }
     }
 }

@@ -23,6 +23,7 @@ mod store;
 pub mod transport;
 
 pub use alert::{Alert, Phase};
+pub(crate) use cause::advice;
 pub use condition::{Condition, Key, Reading, Rule, Severity, Subject};
 pub use config::Config;
 pub use desk::Desk;

@@ -84,6 +84,7 @@ impl Sense {
         }
         conditions.push(of_store(state));
         conditions.extend(of_desk(desk));
+        conditions.extend(crate::canary::alarms::conditions(state, snapshot.t));
         if self.burns_at.is_none_or(|at| snapshot.t.since(at) >= BURN_EVERY) {
             self.burns =
                 snapshot.rows.iter().flat_map(|row| burn(state, snapshot.t, row)).collect();

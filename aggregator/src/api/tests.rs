@@ -1,6 +1,7 @@
 //! The router as a client sees it, over windows filled with known values.
 
 mod alerts;
+mod canary;
 mod data;
 mod described;
 mod doors;

@@ -114,6 +114,17 @@ impl Book {
         nominal(&self.state)
     }
 
+    /// The step by name.
+    pub fn stage(&self) -> &'static str {
+        match self.state.phase {
+            Phase::Step(step) if step + 1 >= self.state.plan.steps() => "full",
+            Phase::Step(0) => "small",
+            Phase::Step(_) => "medium",
+            Phase::Complete => "full",
+            Phase::Idle | Phase::Aborted | Phase::RolledBack | Phase::Killed => "unknown",
+        }
+    }
+
     /// Notes that something was taken back.
     pub fn retreat(&mut self, flag: &str, decision: Option<u64>, before: f64, at: UnixNanos) {
         let version = self.rollout.as_ref().map(|rollout| rollout.version.clone());

@@ -3,6 +3,7 @@
 //! [`controller`] decides, as a function of state, evidence and time; [`replay`] drives it over
 //! recorded windows, [`live`] over those of this moment, moving [`levers`].
 
+pub(crate) mod alarms;
 pub mod book;
 pub mod config;
 pub mod controller;

@@ -206,7 +206,7 @@ pub(super) async fn start(
             let rollout = book.rollout.as_ref();
             let of = |part: fn(&crate::canary::book::Rollout) -> &str| rollout.map(part);
             json!({"version": of(|r| &r.version), "salt": of(|r| &r.salt),
-                "new_percentage": book.nominal(), "stage": status::stage(book)})
+                "new_percentage": book.nominal(), "stage": book.stage()})
         }))
     });
     match started.await? {
@@ -241,9 +241,7 @@ pub(super) async fn progress(
     let by = actor(&api, &principal, Verb::CanaryProgress, "canary", &bytes).await?;
     let moved = with(&api.state, move |live, shared| {
         live.progress(shared, &by)?;
-        Ok(live.look(
-            |book, _| json!({"new_percentage": book.nominal(), "stage": status::stage(book)}),
-        ))
+        Ok(live.look(|book, _| json!({"new_percentage": book.nominal(), "stage": book.stage()})))
     });
     match moved.await? {
         Err(cannot) => Ok(refused(&api, cannot).await),

@@ -65,7 +65,7 @@ fn of_book(
         "share_percent": routed,
         "hold_back_percent": plan(live, state).hold_back,
         "phase": phase(state),
-        "stage": stage(book),
+        "stage": book.stage(),
         "step": match state.phase { Phase::Step(step) => Some(step), _ => None },
         "steps": plan(live, state).shares,
         "since": since,
@@ -112,19 +112,8 @@ fn retreat(retreat: &Retreat) -> Value {
 pub(super) fn standing(book: &Book) -> Map<String, Value> {
     let mut map = Map::new();
     map.insert("current_percentage".into(), json!(book.nominal()));
-    map.insert("stage".into(), stage(book).into());
+    map.insert("stage".into(), book.stage().into());
     map
-}
-
-/// The step by name.
-pub(super) fn stage(book: &Book) -> &'static str {
-    match book.state.phase {
-        Phase::Step(step) if step + 1 >= book.state.plan.steps() => "full",
-        Phase::Step(0) => "small",
-        Phase::Step(_) => "medium",
-        Phase::Complete => "full",
-        Phase::Idle | Phase::Aborted | Phase::RolledBack | Phase::Killed => "unknown",
-    }
 }
 
 fn phase(state: &State) -> &'static str {

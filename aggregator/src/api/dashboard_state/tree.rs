@@ -12,7 +12,6 @@ use crate::snapshot::{Row, Snapshot, Value};
 use crate::state;
 use crate::window::{Selection, Span};
 
-const NO_CANARY: &str = "the canary controller is not part of this version";
 const NO_GATES: &str = "the quality gates are not part of this version";
 
 /// Alerts shown, the newest first.
@@ -35,13 +34,12 @@ impl<'a> Tree<'a> {
         let metrics = self.metrics(&stage_a);
         let health = self.health();
         let canary_error = metrics["canary"]["error_rate_percent"].clone();
-        let unknown = |tree: &mut Self, path: &str| tree.null(path, NO_CANARY);
         let canary_status = json!({
-            "traffic_percentage": unknown(&mut self, "canary_status.traffic_percentage"),
-            "stage": unknown(&mut self, "canary_status.stage"),
+            "traffic_percentage": metrics["canary"]["traffic_percentage"],
+            "stage": metrics["canary"]["progressive_rollout_stage"],
             "error_rate": self.same("canary_status.error_rate", canary_error,
                 "metrics.canary.error_rate_percent"),
-            "rollback_events": unknown(&mut self, "canary_status.rollback_events"),
+            "rollback_events": metrics["canary"]["rollback_events"],
         });
         let sla = self.sla(&stage_a, &metrics["quality"]["span_coverage_percent"]);
         let tree = json!({
@@ -183,13 +181,15 @@ impl<'a> Tree<'a> {
         } else {
             (100.0 * errors as f64 / all as f64).into()
         };
-        let mut unknown = |field: &str| self.null(format!("metrics.canary.{field}"), NO_CANARY);
-        json!({
-            "traffic_percentage": unknown("traffic_percentage"),
-            "error_rate_percent": error_rate,
-            "rollback_events": unknown("rollback_events"),
-            "kill_switch_activations": unknown("kill_switch_activations"),
-            "progressive_rollout_stage": unknown("progressive_rollout_stage"),
+        let routed = self.state.canary.stand().routed.map_or(0.0, |routed| routed.share);
+        self.state.canary.look(|book, _| {
+            json!({
+                "traffic_percentage": routed,
+                "error_rate_percent": error_rate,
+                "rollback_events": book.rollbacks,
+                "kill_switch_activations": book.kills,
+                "progressive_rollout_stage": book.stage(),
+            })
         })
     }
 

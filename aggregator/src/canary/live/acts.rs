@@ -87,8 +87,8 @@ impl Live {
         let began = Slot((shared.now().0 / SLOT.0) as i64 + 1);
         let plan = Box::new(comparison.plan().clone());
         let start = Command::Start(plan);
-        let (state, actions) =
-            controller::command(&inner.book.state, start, None, began.start_millis())?;
+        // Its actions are what follows: the share by `settle`, the first step by the comparison.
+        let (state, _) = controller::command(&inner.book.state, start, None, began.start_millis())?;
         let number = inner.book.rollouts + 1;
         if let Some(last) = inner.book.rollout.take() {
             inner.book.tapes.push_back((last.number, last.taped));
@@ -109,7 +109,6 @@ impl Live {
         (inner.book.rollout, inner.comparison) = (Some(rollout), Some(comparison));
         (inner.evidence, inner.unsaved) = (None, WHOLE_EVERY);
         shared.tell("canary", version, format!("started by {by}"));
-        self.carry_out(shared, inner, actions, 0.0);
         self.keep(inner);
         Ok(())
     }

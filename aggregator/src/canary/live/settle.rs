@@ -51,7 +51,9 @@ async fn route(shared: &Arc<state::State>, more: bool) {
         error!(%stuck, "the canary's share is not what it should be");
     }
     let stuck = moved.err().map(|stuck| stuck.0);
-    drop(shared.env.blocking(move || live.moved(stuck)).await);
+    if let Err(error) = shared.env.blocking(move || live.moved(stuck)).await {
+        error!(%error, "how the levers stand is not noted");
+    }
 }
 
 /// Records what was decided since the last time; false when that did not work.
@@ -71,7 +73,9 @@ async fn record(shared: &Arc<state::State>) -> bool {
                 return false;
             }
             let held = Arc::clone(live);
-            drop(shared.env.blocking(move || held.recorded(number)).await);
+            if shared.env.blocking(move || held.recorded(number)).await.is_err() {
+                return false;
+            }
         }
     }
 }
@@ -95,13 +99,14 @@ impl Live {
     /// What lever is to move, and where to; `None` while all stand as they should, or while only
     /// less is allowed and more is wanted.
     fn due(&self, more: bool) -> Option<Move> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         let stand = self.stand();
         if inner.book.state.phase == Phase::Killed {
             return (!stand.killed).then(|| Move::Kill(inner.book.state.reason.clone()));
         }
         let wanted = inner.book.wanted()?;
         if stand.routed.as_ref() == Some(&wanted) {
+            inner.stuck = None;
             return None;
         }
         let now = stand.routed.map_or(0.0, |routed| routed.share);
