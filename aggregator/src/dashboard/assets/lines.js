@@ -21,8 +21,11 @@ const line = (f, points, step, get, style) => {
     const edges = run.filter((p) => get(p).low != null);
     f.add('path', { class: `band ${style}`, d: plot.area(edges.map((p) => [x(p), f.y(get(p).high ?? f.high)]), edges.map((p) => [x(p), f.y(get(p).low)])) });
     const middle = run.map((p) => [x(p), f.y(get(p).value)]);
-    if (middle.length === 1) f.add('circle', { class: `dot ${style}`, cx: middle[0][0], cy: middle[0][1], r: 2.5 });
-    else f.add('path', { class: `curve ${style}`, d: plot.path(middle) });
+    if (middle.length === 1) {
+      // A step alone: its interval stands as a bar.
+      for (const p of edges) f.add('line', { class: `curve thin ${style}`, x1: x(p), x2: x(p), y1: f.y(get(p).high ?? f.high), y2: f.y(get(p).low) });
+      f.add('circle', { class: `dot ${style}`, cx: middle[0][0], cy: middle[0][1], r: 2.5 });
+    } else f.add('path', { class: `curve ${style}`, d: plot.path(middle) });
   }
 };
 
