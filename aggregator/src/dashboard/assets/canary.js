@@ -1,8 +1,8 @@
 // The rollout: share, both arms, evidence as it grows toward its bounds, what stands in the way,
 // what was decided, and the kill switch behind a confirmation and its role.
 //
-// Evidence over time is what this page heard since it was opened, one point a look; the aggregator
-// keeps decisions, not every look.
+// Evidence over time is that of the decisions, and one point a look since the page was opened; the
+// aggregator keeps decisions, not every look.
 
 import { $, attr, badge, el, say, table, text } from './dom.js';
 import { STAGES, age, change, count, moment, ms, percent, three } from './format.js';
@@ -112,7 +112,7 @@ const overTime = () => {
   const node = $('#evidence-plot');
   plot.note('#evidence-note', looks.length > 1 ? '' : 'The evidence of each look is drawn here as the page hears it.');
   if (looks.length < 2) return node.replaceChildren();
-  const f = plot.frame(node, { subject: 'share of its bound, since this page was opened', right: 84, top: 22 });
+  const f = plot.frame(node, { subject: 'share of its bound, at decisions and since the page was opened', right: 84, top: 22 });
   const least = Math.min(-0.5, ...looks.map((l) => Math.min(l.harm, l.shown))), most = Math.max(1.2, ...looks.map((l) => Math.max(l.harm, l.shown)) );
   plot.linearY(f, Math.max(-3, least), Math.min(4, most), [-3, -2, -1, 0, 1, 2, 3, 4].filter((v) => v >= Math.max(-3, least) && v <= Math.min(4, most)), (v) => `${v * 100} %`);
   plot.timeX(f, looks[0].t, Math.max(looks[looks.length - 1].t, looks[0].t + 30000));
