@@ -50,8 +50,9 @@ export const fill = (dialog, r, snap) => {
   }
   const other = snap.rows.find((x) => x.slice === r.slice && x.stage === r.stage && x.arm !== r.arm);
   if (other) {
-    const line = (name) => [name, ms(r[name].value_ms), ms(other[name].value_ms), change(r[name].value_ms, other[name].value_ms)];
-    parts.push(el('h3', '', `Beside ${other.arm}`), table(`Beside ${other.arm}`, ['quantile', `#${r.arm}`, `#${other.arm}`, '#difference'], ['p50', 'p95', 'p99'].map(line)));
+    const [base, canary] = r.arm === 'canary' ? [other, r] : [r, other];
+    const line = (name) => [name, ms(base[name].value_ms), ms(canary[name].value_ms), change(canary[name].value_ms, base[name].value_ms)];
+    parts.push(el('h3', '', 'Both arms'), table('Both arms', ['quantile', '#baseline', '#canary', '#canary is slower by'], ['p50', 'p95', 'p99'].map(line)));
   }
   parts.push(el('h3', '', 'Where it is going'), future(r));
   if (snap.incomplete.length) {
