@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lens_flags::VerifyingKey;
 use lens_model::{Nanos, SpiffeId};
 use lens_segment::Recorder;
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
+
+use crate::flags::control_key;
 
 /// The prefix of the agent's environment variables.
 pub const PREFIX: &str = "LENS_AGENT";
@@ -74,6 +77,18 @@ pub const KEYS: &[Key] = &[
         doc: "bytes the spool's files take up at most; past it counts stay in the segments",
     },
     Key {
+        path: "control.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where the control key and the last flags are kept; in spool.dir, named control, when unset",
+    },
+    Key {
+        path: "control.key",
+        kind: Kind::Text,
+        default: None,
+        doc: "the one control key whose flags are believed, 64 hex digits; the first one an aggregator shows when unset",
+    },
+    Key {
         path: "node.name",
         kind: Kind::Text,
         default: None,
@@ -120,6 +135,10 @@ pub struct Config {
     pub spool_dir: PathBuf,
     /// Bytes they may take up.
     pub spool_bytes_max: u64,
+    /// Where the control key and the last document are kept.
+    pub control_dir: PathBuf,
+    /// The one control key believed, if it is named.
+    pub control_key: Option<VerifyingKey>,
     /// Where this host stands; may be empty.
     pub zone: String,
     /// Labels shown to the aggregator, name and zone among them.
@@ -180,6 +199,12 @@ impl Config {
                 problems.push(Problem { origin: "configuration".into(), what });
             }
         }
+        let control_key = settings.text("control.key").map(|text| (text, control_key(text)));
+        if let Some((text, None)) = control_key {
+            let shown: String = text.chars().take(80).collect();
+            let what = format!("control.key {shown:?} is no public key of 64 hex digits");
+            problems.push(Problem { origin: "configuration".into(), what });
+        }
         let (Some(identity), true) = (identity, problems.is_empty()) else {
             return Err(Problems(problems));
         };
@@ -190,7 +215,10 @@ impl Config {
             labels.push(("zone".to_owned(), zone.clone()));
         }
         labels.extend(settings.labels("node.labels"));
+        let spool_dir = settings.path("spool.dir").unwrap_or_else(default_spool_dir);
         Ok(Self {
+            control_dir: settings.path("control.dir").unwrap_or_else(|| spool_dir.join("control")),
+            control_key: control_key.and_then(|(_, key)| key),
             segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
             scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),
             harvest_interval: Nanos::from_millis(settings.integer("harvest.interval_ms")),
@@ -198,7 +226,7 @@ impl Config {
             server_name: settings.text("aggregator.server_name").map(str::to_owned),
             identity_files,
             identity,
-            spool_dir: settings.path("spool.dir").unwrap_or_else(default_spool_dir),
+            spool_dir,
             spool_bytes_max: settings.integer("spool.max_bytes"),
             zone,
             labels,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lens_flags::Scope;
 use lens_model::Nanos;
 use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
@@ -19,6 +20,7 @@ use tracing::error;
 use crate::alerts::Desk;
 use crate::canary::Live;
 use crate::config::Config;
+use crate::flags::Flags;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
@@ -48,6 +50,9 @@ pub enum StartError {
     /// Rollouts cannot be kept.
     #[error(transparent)]
     Canary(#[from] crate::canary::store::StoreError),
+    /// Flags and kill switch cannot be kept.
+    #[error("control.dir {0}")]
+    Flags(#[from] crate::flags::KeepError),
 }
 
 impl From<StoreError> for StartError {
@@ -130,6 +135,8 @@ impl Aggregator {
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
+        let scope = config.trust_domain.clone().map_or(Scope::Fleet, Scope::TrustDomain);
+        state.flags = Flags::open(&env, &config.control_dir, scope)?;
         let levers = Arc::new(state.flags.clone());
         state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
         let (ingest, queue) = Ingest::new(Arc::new(state));
@@ -166,6 +173,8 @@ impl Aggregator {
         alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::canary::run(Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
         worker.spawn(self.worker.run(stopped));
@@ -185,7 +194,8 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
-        let (shared, state) = (Arc::clone(&state), Arc::clone(&state));
+        let turn_of = Arc::clone(&state);
+        let state = Arc::clone(&state);
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
@@ -200,8 +210,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
         match turn.await {
             Ok(back) => {
                 watch = back;
-                shared.rounds.fetch_add(1, Ordering::Relaxed);
-                crate::canary::settle(&shared).await;
+                turn_of.rounds.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 error!(%error, "windows are no longer sealed");

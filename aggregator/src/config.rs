@@ -259,6 +259,12 @@ pub const KEYS: &[Key] = &[
         doc: "stage C's p95 limit, milliseconds",
     },
     Key {
+        path: "control.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where flags, kill switch and the control key are kept; beside store.dir, named control, when unset",
+    },
+    Key {
         path: "alerts.dir",
         kind: Kind::Path,
         default: None,
@@ -428,6 +434,8 @@ pub struct Config {
     pub alerts: crate::alerts::Config,
     /// What rollouts are held to.
     pub canary: crate::canary::config::Config,
+    /// Where flags, kill switch and the control key are kept.
+    pub control_dir: PathBuf,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -526,7 +534,10 @@ impl Config {
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
         canary.dir.get_or_insert_with(|| store.dir.with_file_name("canary"));
+        let control_dir = settings.path("control.dir");
+        let control_dir = control_dir.unwrap_or_else(|| store.dir.with_file_name("control"));
         Ok(Self {
+            control_dir,
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
             identity,

@@ -260,6 +260,21 @@ fn a_decision_is_made_again_from_the_windows_it_was_kept_with() {
 }
 
 #[test]
+fn a_person_is_refused_what_the_evidence_does_not_show_and_may_end_it_any_time() {
+    let mut world = fleet(1_000.0, 4);
+    world.factor = 1.0;
+    let house = driven(&world, Plan::default(), 6, false);
+    let state = house.state();
+    let error = state.canary.progress(&state, "ann").unwrap_err().to_string();
+    assert!(error.contains("this step has lasted"), "{error}");
+    assert_eq!(house.phase_now(), Phase::Step(0));
+    state.canary.abort(&state, "enough", "ann").unwrap();
+    assert_eq!(house.phase_now(), Phase::Aborted);
+    house.runtime.block_on(settle(&state));
+    assert_eq!(state.canary.stand().routed.unwrap().share, 0.0);
+}
+
+#[test]
 fn a_disk_that_was_given_to_another_is_refused() {
     let house = House::new(short(), false);
     let dir: &Path = house.dir.path();

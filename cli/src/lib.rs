@@ -8,6 +8,7 @@ mod audit;
 mod canary;
 mod certs;
 mod demo;
+mod flags;
 mod replay;
 mod role;
 mod status;
@@ -42,6 +43,9 @@ enum Command {
     /// The rollout: where it stands, begin, go on, end, kill.
     #[command(subcommand)]
     Canary(canary::Command),
+    /// Flags: what every setting holds, and setting one.
+    #[command(subcommand)]
+    Flags(flags::Command),
     /// Judge recorded latencies on their own clock.
     Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Alerts(command) => alerts::run(&command),
         Command::Canary(command) => canary::run(&command),
+        Command::Flags(command) => flags::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),

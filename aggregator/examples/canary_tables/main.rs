@@ -1,6 +1,6 @@
 //! The tables of docs/verdicts-canary.md, recomputed: `cargo run --release -p lens-aggregator
 //! --example canary_tables -- [TABLE] [RUNS]`, TABLE one of `aa`, `detect`, `errors`, `hosts`,
-//! `ladder`, `cost`, or `all`. Run k of every cell has seed k.
+//! `ladder`, `rollouts`, `cost`, or `all`. Run k of every cell has seed k.
 #![allow(clippy::print_stdout, clippy::expect_used, missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
@@ -40,12 +40,32 @@ fn main() {
     if wanted("ladder") {
         ladder(&base, runs);
     }
+    if wanted("rollouts") {
+        rollouts(&base, runs);
+    }
     if wanted("cost") {
         cost(&base);
     }
     if wanted("aa") {
         alike(&base, runs);
     }
+}
+
+/// Whole rollouts by the default plan, until they end or an hour and a half has passed.
+fn rollouts(base: &[f64], runs: u64) {
+    let mut world = World::new(SCENARIOS[3], Spread::InHost(0.05), 200.0);
+    (world.hosts, world.windows) = (5, 1_080);
+    let (mut back, mut complete) = (Vec::new(), 0);
+    for seed in 1..=runs {
+        let outcome = run(&world, base, seed);
+        if outcome.at("rollback").is_some() {
+            back.push(seed);
+        }
+        complete += u64::from(outcome.at("complete").is_some());
+    }
+    let (rolled, held) = (back.len() as u64, runs - complete - back.len() as u64);
+    println!("\n## Whole rollouts of a canary like its baseline (seeds 1..={runs})");
+    println!("completed {complete}, held {held}, rolled back {rolled}: seeds {back:?}");
 }
 
 fn outcomes(world: &World, base: &[f64], runs: u64) -> Vec<Outcome> {

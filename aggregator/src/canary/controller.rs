@@ -21,6 +21,9 @@ const SUSPICION: f64 = std::f64::consts::LN_2;
 /// Shortest time between two reports of holding that differ only in what stands in the way.
 const REPORT_MILLIS_MIN: i64 = 60_000;
 
+/// Why nothing can be moved or ended.
+pub const NO_ROLLOUT: &str = "no rollout is under way";
+
 /// Longest reason that is kept, bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
@@ -341,7 +344,7 @@ pub fn command(
                 next.enter(Phase::Aborted, now_ms, &reason);
                 Ok((next, vec![Action::SetShare(0.0)]))
             }
-            _ => Err(Refused::Phase("no rollout is under way")),
+            _ => Err(Refused::Phase(NO_ROLLOUT)),
         },
         Command::Start(plan) => match state.phase {
             Phase::Killed => Err(Refused::Phase("the kill switch is on: release it first")),
@@ -363,7 +366,7 @@ fn progress(
     now_ms: i64,
 ) -> Result<(State, Vec<Action>), Refused> {
     let Some(step) = state.step() else {
-        return Err(Refused::Phase("no rollout is under way"));
+        return Err(Refused::Phase(NO_ROLLOUT));
     };
     let Some(evidence) = evidence else {
         let message = "nothing has been compared since the aggregator started";

@@ -20,5 +20,5 @@ mod tests;
 
 pub use controller::{Action, Command, Phase, Refused, State, command, decide};
 pub use decision::{Decision, Word};
-pub use live::{Live, settle};
+pub use live::{Live, run, settle};
 pub use replay::CanaryJudge;

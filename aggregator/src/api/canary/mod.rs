@@ -158,7 +158,7 @@ pub(super) async fn status(
 ) -> Result<Json<StatusAnswer>, Problem> {
     let begun = Instant::now();
     params.only(&[]).map_err(Problem::with_success)?;
-    let canary_deployment = with(&api.state, |live, shared| status::status(live, shared)).await?;
+    let canary_deployment = with(&api.state, status::status).await?;
     Ok(Json(StatusAnswer {
         success: true,
         canary_deployment,
@@ -260,7 +260,7 @@ pub(super) async fn progress(
     request_body(content = Option<Why>, description = "May be left out"),
     responses(
         (status = 200, description = "It ended", body = Done),
-        (status = 409, description = "None is under way", body = Problem,
+        (status = 400, description = "None is under way", body = Problem,
             content_type = "application/problem+json"),
     ))]
 pub(super) async fn abort(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::api::Problem;
-use crate::canary::controller::Refused;
+use crate::canary::controller::{NO_ROLLOUT, Refused};
 use crate::canary::live::Cannot;
 use crate::judge::canary::Blocker;
 
@@ -29,7 +29,7 @@ impl Refusal {
         let (problem, blockers) = match cannot {
             Cannot::Refused(Refused::Blocked(blockers)) => (Problem::conflict(detail), blockers),
             // The origin's answer to a progress from nowhere.
-            Cannot::Refused(Refused::Phase(what)) if what == "no rollout is under way" => {
+            Cannot::Refused(Refused::Phase(NO_ROLLOUT)) => {
                 let status = StatusCode::BAD_REQUEST;
                 let kind = "urn:lens:problem:no-rollout";
                 (Problem::new(status, kind, "No rollout", detail), Vec::new())

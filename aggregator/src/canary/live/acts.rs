@@ -7,12 +7,12 @@ use lens_model::Nanos;
 use lens_service::env::Env;
 use thiserror::Error;
 
-use super::{HISTORY_SLOTS, Inner, Live, WHOLE_EVERY, keep_slot, outside};
+use super::{HISTORY_SLOTS, Inner, Live, WHOLE_EVERY, keep_slot, outside, slot_of};
 use crate::canary::book::{APPROVALS_MIN, Book, Rollout};
 use crate::canary::controller::{self, Command, Phase, Refused};
 use crate::canary::levers::Stuck;
 use crate::judge::canary::{Blocker, BlockerCode, Comparison, Evidence};
-use crate::judge::slot::{SLOT, Slot};
+use crate::judge::slot::Slot;
 use crate::state;
 
 /// Age from which evidence says nothing of now.
@@ -83,8 +83,7 @@ impl Live {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let mut comparison = Comparison::new(self.config.plan.clone())?;
-        #[allow(clippy::cast_possible_wrap)]
-        let began = Slot((shared.now().0 / SLOT.0) as i64 + 1);
+        let began = slot_of(shared.now()).next();
         let plan = Box::new(comparison.plan().clone());
         let start = Command::Start(plan);
         // Its actions are what follows: the share by `settle`, the first step by the comparison.

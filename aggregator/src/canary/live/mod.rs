@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use lens_model::UnixNanos;
 use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_service::env::Env;
 use parking_lot::Mutex;
@@ -30,11 +31,11 @@ use super::levers::Levers;
 use super::store::{Batch, Store, StoreError};
 use super::tape;
 use crate::judge::canary::{Comparison, Evidence, Plan};
-use crate::judge::slot::{Slot, SlotWindows};
+use crate::judge::slot::{SLOT, Slot, SlotWindows};
 use crate::state;
 
 pub use acts::{Cannot, Released, kill, release};
-pub use settle::settle;
+pub use settle::{run, settle};
 
 /// Windows kept of all rollouts together, bytes.
 pub const TAPE_BYTES_MAX: u64 = 256 << 20;
@@ -107,6 +108,8 @@ pub struct Live {
     inner: Mutex<Inner>,
     store: Store,
     settling: tokio::sync::Mutex<()>,
+    /// Rung when something was decided.
+    bell: tokio::sync::Notify,
 }
 
 impl Live {
@@ -117,9 +120,9 @@ impl Live {
     pub fn open(env: Env, config: Config, levers: Arc<dyn Levers>) -> Result<Self, StoreError> {
         let dir: Option<&Path> = config.dir.as_deref();
         let store = dir.map_or_else(|| Ok(Store::nothing()), |dir| Store::open(&env, dir))?;
-        let inner = Mutex::new(Inner::load(&store)?);
-        let settling = tokio::sync::Mutex::default();
-        let live = Self { config, env, levers, inner, store, settling };
+        let inner = Mutex::new(Inner::load(&store, env.now())?);
+        let (settling, bell) = (tokio::sync::Mutex::default(), tokio::sync::Notify::new());
+        let live = Self { config, env, levers, inner, store, settling, bell };
         live.agree_on_kill();
         Ok(live)
     }
@@ -128,7 +131,8 @@ impl Live {
     pub fn unconfigured(env: Env, levers: Arc<dyn Levers>) -> Self {
         let config = Config::default();
         let (inner, store) = (Mutex::default(), Store::nothing());
-        Self { config, env, levers, inner, store, settling: tokio::sync::Mutex::default() }
+        let (settling, bell) = (tokio::sync::Mutex::default(), tokio::sync::Notify::new());
+        Self { config, env, levers, inner, store, settling, bell }
     }
 
     /// Whether a rollout survives a restart.
@@ -161,7 +165,11 @@ impl Live {
             let evidence = comparison.evidence();
             self.judge(shared, inner, evidence);
         }
+        let decided = inner.book.decisions;
         self.keep(inner);
+        if decided > inner.audited {
+            self.bell.notify_one();
+        }
     }
 
     /// What the evidence makes of the rollout.
@@ -328,33 +336,34 @@ fn tell_hosts(shared: &state::State, before: Option<&Evidence>, now: &Evidence) 
 }
 
 impl Inner {
-    fn load(store: &Store) -> Result<Self, StoreError> {
+    fn load(store: &Store, now: UnixNanos) -> Result<Self, StoreError> {
         let Some(book) = store.single::<Book>("book")? else { return Ok(Self::default()) };
         let audited = store.single("audited")?.unwrap_or(0);
         let mut inner = Self { book, audited, ..Self::default() };
-        let (Phase::Step(_), Some(rollout)) = (inner.book.state.phase, &inner.book.rollout) else {
+        let (Phase::Step(step), Some(rollout)) = (inner.book.state.phase, &mut inner.book.rollout)
+        else {
             return Ok(inner);
         };
-        let mut comparison: Option<Comparison> = store.single("comparison")?;
-        if let Some(comparison) = &mut comparison {
-            // What came after it was last kept whole.
-            let mut from = comparison.next_slot().unwrap_or(Slot(i64::MIN));
-            loop {
-                let slots = store.slots(rollout.number, from)?;
-                let Some((last, _)) = slots.last() else { break };
-                from = last.next();
-                for (slot, bytes) in &slots {
-                    match tape::decode(*slot, bytes)
-                        .map(|windows| comparison.observe(&windows, &[]))
-                    {
-                        Some(Ok(())) => {}
-                        _ => warn!(slot = slot.0, "a kept window is left out"),
-                    }
-                }
+        match store.single::<Comparison>("comparison") {
+            Ok(Some(mut comparison)) => {
+                catch_up(store, rollout.number, &mut comparison)?;
+                inner.evidence = Some(comparison.evidence());
+                inner.comparison = Some(comparison);
             }
-            inner.evidence = Some(comparison.evidence());
+            // Another version may have written it: the step is shown again, from nothing.
+            unread => {
+                let why = unread.err().map_or_else(|| "it is missing".into(), |e| e.to_string());
+                error!(why, "the comparison begins anew");
+                rollout.aside = Some("the comparison was begun anew after a restart".into());
+                let fresh = Comparison::new(inner.book.state.plan.clone()).ok();
+                inner.comparison = fresh.map(|mut fresh| {
+                    fresh.begin(slot_of(now).next());
+                    fresh.begin_step(step);
+                    fresh
+                });
+                inner.unsaved = WHOLE_EVERY;
+            }
         }
-        inner.comparison = comparison;
         Ok(inner)
     }
 
@@ -395,6 +404,28 @@ impl Inner {
             }
         }
     }
+}
+
+/// Gives a comparison the windows it was given since it was last kept whole.
+fn catch_up(store: &Store, rollout: u64, comparison: &mut Comparison) -> Result<(), StoreError> {
+    let mut from = comparison.next_slot().unwrap_or(Slot(i64::MIN));
+    loop {
+        let slots = store.slots(rollout, from)?;
+        let Some((last, _)) = slots.last() else { return Ok(()) };
+        from = last.next();
+        for (slot, bytes) in &slots {
+            match tape::decode(*slot, bytes).map(|windows| comparison.observe(&windows, &[])) {
+                Some(Ok(())) => {}
+                _ => warn!(slot = slot.0, "a kept window is left out"),
+            }
+        }
+    }
+}
+
+/// The slot an instant lies in.
+#[allow(clippy::cast_possible_wrap)]
+pub(super) const fn slot_of(now: UnixNanos) -> Slot {
+    Slot((now.0 / SLOT.0) as i64)
 }
 
 /// Slots of history a comparison begins with.

@@ -6,7 +6,9 @@
 //! it repeats the record, under the same number.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use lens_service::shutdown::Shutdown;
 use tracing::error;
 
 use super::{Live, decision_of};
@@ -21,6 +23,22 @@ const OURSELVES: &str = "lens-aggregator";
 
 /// Decisions recorded in one go.
 const RECORDED_MAX: usize = 64;
+
+/// Longest time between two looks at whether everything is in line.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Keeps everything in line until shutdown.
+pub async fn run(shared: Arc<state::State>, shutdown: Shutdown) {
+    loop {
+        settle(&shared).await;
+        tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            () = shared.canary.bell.notified() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
 
 /// Brings everything in line.
 pub async fn settle(shared: &Arc<state::State>) {
