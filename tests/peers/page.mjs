@@ -63,6 +63,11 @@ const STEPS = {
     const held = Object.fromEntries(slices.flatMap((s) => s.series.map((x) => [`${s.slice}|${x.stage}|${x.arm}`, x.merged_total])));
     assert.deepEqual(held, facts.recorded);
     assert.equal(await page.title(), `${(await page.locator('.health b').textContent()).trim()} · lens`);
+    await until('the agent is shown with the flags it has in force', async () => {
+      const { agents: [agent] } = await api('/api/v1/agents');
+      const shown = await page.$eval('#agents tbody tr', (tr) => [tr.querySelector('th').textContent, tr.querySelector('[data-f=flags]').textContent]);
+      assert.deepEqual(shown, [agent.name, agent.applied_generation == null ? '–' : `${agent.applied_generation}`]);
+    });
     const total = Object.values(facts.recorded).reduce((a, b) => a + b);
     assert.equal(await page.getAttribute('#f-samples', 'title'), String(total));
   },

@@ -28,9 +28,10 @@ export const show = (snap) => {
     text(cell('offset'), signedMs(a.clock_offset_ms));
     text(cell('spool'), a.spool_age_s == null ? '–' : age(a.spool_age_s));
     attr(cell('spool'), 'title', a.spool_age_s == null ? a.reason : 'age of the oldest frame that waits to be sent');
-    const flags = a.flag_generation ?? a.flags_generation ?? a.generation;
+    const flags = a.applied_generation, failed = a.flag_pages_failed > 0 || a.flag_trouble;
     text(cell('flags'), flags == null ? '–' : `${flags}`);
-    attr(cell('flags'), 'title', flags == null ? 'no generation of flags is reported' : 'generation of flags in force there');
+    cell('flags').classList.toggle('hot', Boolean(failed));
+    attr(cell('flags'), 'title', flags == null ? 'it has not said which flags it has in force' : `generation of flags in force, on ${a.flag_pages} nodes’ pages${failed ? `; ${a.flag_pages_failed} could not be written${a.flag_trouble ? `: ${a.flag_trouble}` : ''}` : ''}`);
     text(cell('nodes'), `${a.instances.length}`);
     attr(cell('nodes'), 'title', a.instances.join(', '));
     text(cell('samples'), count(a.samples));
