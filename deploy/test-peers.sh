@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager, a
-# real Prometheus, the libraries of Standard Webhooks, Slack, PagerDuty, Prometheus and Grafana, and
-# iptables, which drops packets. Does nothing that is done already; a test that lacks one says so
-# loudly.
+# real Prometheus, SDKs and clients that feed us, libraries that read what we write, Chromium with what
+# drives it and checks pages for accessibility, and iptables, which drops packets. Does nothing that is
+# done already; a test that lacks one says so loudly.
 #
-#   deploy/test-peers.sh [DIR]     DIR holds the Python environment, target/test-peers by default
+#   deploy/test-peers.sh [DIR]     DIR holds Python and Node packages, target/test-peers by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir="${1:-${LENS_TEST_PEERS:-target/test-peers}}"
@@ -17,10 +17,12 @@ command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanag
 # free ports, and mind none that runs already.
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 command -v iptables >/dev/null || missing+=(iptables)
+command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/github.com/Masterminds/sprig ] \
     || missing+=(golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev)
-command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -41,12 +43,14 @@ if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
 fi
-# The SDK of OpenTelemetry and a DogStatsD client for Node, where Node is.
+# An SDK of OpenTelemetry, a DogStatsD client, what drives a browser and what checks a page.
 packages=(@opentelemetry/api@1.9.0 @opentelemetry/sdk-metrics@2.12.0
-    @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1)
-if command -v npm >/dev/null && [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+    @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1
+    playwright-core@1.65.1 axe-core@4.14.1)
+if [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$dir" \
         "${packages[@]}"
     printf '%s' "${packages[*]}" >"$dir/packages"
 fi
-echo "test peers: $(command -v prometheus) $(command -v prometheus-alertmanager), $dir (${wanted[*]})"
+echo "test peers: $(command -v prometheus) $(command -v prometheus-alertmanager)" \
+    "$(command -v chromium), $dir (${wanted[*]} ${packages[*]})"

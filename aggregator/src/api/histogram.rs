@@ -68,6 +68,12 @@ pub(super) struct SpectrumPoint {
     /// The quantile, milliseconds; `null` without samples enough.
     #[schema(example = 8.71)]
     value_ms: Option<f64>,
+    /// Lower end of its 95 % interval.
+    #[schema(example = 8.40)]
+    low_ms: Option<f64>,
+    /// Upper end of its 95 % interval.
+    #[schema(example = 9.02)]
+    high_ms: Option<f64>,
 }
 
 /// Histograms over time, for a heat map.

@@ -49,6 +49,18 @@ impl Params {
         Ok(first.filter(|value| !value.is_empty()))
     }
 
+    /// A parameter that is `true` or `false`, by default the latter.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => {
+                let other: String = other.chars().take(80).collect();
+                Err(Problem::bad_parameter(name, format!("{other:?} is neither true nor false")))
+            }
+        }
+    }
+
     /// `slice`, `stage` and `arm`.
     pub(super) fn selection(&self) -> Result<Selection, Problem> {
         let refuse = |name: &'static str| {

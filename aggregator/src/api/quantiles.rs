@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::params::Params;
 use super::past::Past;
 use super::{Api, Problem};
+use crate::judge;
 use crate::snapshot::{Incomplete, Value, incomplete, rfc3339};
 use crate::state;
 use crate::window::{Selection, Span};
@@ -82,6 +83,29 @@ pub(super) struct Point {
         "0.999": {"value_ms": null, "low_ms": 9.8, "high_ms": null, "low_confidence": false,
             "reason": "431 samples; a 95 % interval needs 3688"}}))]
     quantiles: BTreeMap<String, Value>,
+    /// p99/p95 with its interval, if it was asked for.
+    #[serde(flatten)]
+    ratio: Option<Ratio>,
+}
+
+/// p99 over p95 in one step.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ratio {
+    /// p99/p95; `null` below p99's sample floor.
+    #[schema(example = 1.62)]
+    ratio: Option<f64>,
+    /// Lower end of its 95 % interval, for the dependence of the series' load.
+    #[schema(example = 1.51)]
+    ratio_low: Option<f64>,
+    /// Upper end of its 95 % interval; `null` where no ratio is too large.
+    #[schema(example = 1.74)]
+    ratio_high: Option<f64>,
+}
+
+/// What is asked of every step.
+struct Asked {
+    quantiles: Vec<Quantile>,
+    ratio: bool,
 }
 
 /// Quantiles over time
@@ -101,6 +125,7 @@ pub(super) struct Point {
         ("to" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default now", example = "now"),
         ("step" = Option<String>, Query, description = "Width of a step, a multiple of 5 s; by default the whole span", example = "5s"),
         ("q" = Option<String>, Query, description = "Ratios, repeated or separated by commas; by default `0.5,0.95,0.99,0.999`", example = "0.95,0.99"),
+        ("ratio" = Option<String>, Query, description = "`true` gives each point p99/p95 with its interval, too", example = "true"),
     ),
     responses(
         (status = 200, description = "The quantiles", body = QuantilesAnswer),
@@ -113,15 +138,14 @@ pub(super) async fn quantiles(
     State(api): State<Api>,
     params: Params,
 ) -> Result<Json<QuantilesAnswer>, Problem> {
-    params.only(&["slice", "stage", "arm", "from", "to", "step", "q"])?;
+    params.only(&["slice", "stage", "arm", "from", "to", "step", "q", "ratio"])?;
     let now = api.state.now();
     let base = api.state.windows.read().base();
     let selection = params.selection()?;
     let span = aligned(params.span(now)?, base, now);
-    let (step, quantiles) = (params.step(span, base)?, params.quantiles()?);
-    api.work(move |state, _| answer(state, &selection, span, step, &quantiles, now))
-        .await?
-        .map(Json)
+    let step = params.step(span, base)?;
+    let asked = Asked { quantiles: params.quantiles()?, ratio: params.flag("ratio")? };
+    api.work(move |state, _| answer(state, &selection, span, step, &asked, now)).await?.map(Json)
 }
 
 /// A span from the start of a window on, and no further than now.
@@ -144,7 +168,7 @@ fn answer(
     selection: &Selection,
     span: Span,
     step: Option<Nanos>,
-    quantiles: &[Quantile],
+    asked: &Asked,
     now: UnixNanos,
 ) -> Result<QuantilesAnswer, Problem> {
     let base = state.windows.read().base();
@@ -161,12 +185,12 @@ fn answer(
         let mut points = Vec::new();
         match past.step {
             Some(step) => past.each_step(&selection, step, |t, counts| {
-                points.push(point(t, counts, quantiles, phi));
+                points.push(point(t, counts, asked, phi));
             })?,
             None => {
                 let mut counts = Counts::new();
                 past.sum(&selection, &mut counts)?;
-                points.push(point(past.span.from, &counts, quantiles, phi));
+                points.push(point(past.span.from, &counts, asked, phi));
             }
         }
         let (slice, stage, arm) = (key.slice, key.stage, key.arm);
@@ -199,12 +223,17 @@ fn refuse_too_many(series: usize, span: Span, step: Nanos, base: Nanos) -> Resul
     ))
 }
 
-fn point(t: UnixNanos, counts: &Counts, quantiles: &[Quantile], phi: f64) -> Point {
+fn point(t: UnixNanos, counts: &Counts, asked: &Asked, phi: f64) -> Point {
+    let quantiles = &asked.quantiles;
     let estimates = counts.quantiles_of_dependent(quantiles, phi);
     let values = quantiles.iter().zip(&estimates);
     Point {
         t,
         count: estimates.first().map_or_else(|| counts.total(), |estimate| estimate.samples),
         quantiles: values.map(|(q, e)| (q.to_string(), Value::new(*q, e))).collect(),
+        ratio: asked.ratio.then(|| {
+            let (ratio, ratio_low, ratio_high) = judge::ratio(counts, phi);
+            Ratio { ratio, ratio_low, ratio_high }
+        }),
     }
 }

@@ -16,7 +16,7 @@ use crate::snapshot::{Row, Snapshot, Value};
 const STAGES: [Stage; 4] = [Stage::E2e, Stage::A, Stage::B, Stage::C];
 
 /// Columns of the table of all series: field, heading, whether numeric.
-const COLUMNS: [(&str, &str, bool); 13] = [
+const COLUMNS: [(&str, &str, bool); 14] = [
     ("slice", "slice", false),
     ("stage", "stage", false),
     ("arm", "arm", false),
@@ -27,21 +27,33 @@ const COLUMNS: [(&str, &str, bool); 13] = [
     ("p99", "p99", true),
     ("p99_9", "p99.9", true),
     ("ratio", "p99/p95", true),
+    ("delta", "Δp99 canary", true),
     ("verdict", "verdict", false),
     ("age", "age", true),
     ("hosts", "hosts", true),
 ];
 
-/// The page as of `snapshot`, a complete HTML document.
-pub fn render(snapshot: &Snapshot) -> String {
-    Page(snapshot).to_string()
+/// Whom the page is rendered for.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    /// Their name; empty when nobody is known to ask.
+    pub name: String,
+    /// Verbs that change something and that they may, by name.
+    pub may: Vec<&'static str>,
+    /// Whether anyone may everything here.
+    pub open: bool,
 }
 
-struct Page<'a>(&'a Snapshot);
+/// The page as of `snapshot` for `reader`, a complete HTML document.
+pub fn render(snapshot: &Snapshot, reader: &Reader) -> String {
+    Page(snapshot, reader).to_string()
+}
+
+struct Page<'a>(&'a Snapshot, &'a Reader);
 
 impl Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(snapshot) = self;
+        let Self(snapshot, reader) = self;
         let (status, word) = health(snapshot.health.status);
         let fed = if snapshot.slices.is_empty() { " hidden" } else { "" };
         let unfed = if snapshot.rows.is_empty() { "" } else { " hidden" };
@@ -51,6 +63,9 @@ impl Display for Page<'_> {
             include_str!("assets/page.html"),
             status = status,
             word = word,
+            may = reader.may.join(" "),
+            open = reader.open,
+            who = Who(reader),
             summary = Text(&snapshot.health.summary),
             agents = snapshot.totals.agents_connected,
             agents_all = snapshot.totals.agents,
@@ -66,7 +81,7 @@ impl Display for Page<'_> {
             rows = Rows(snapshot),
             tile = Tile { slice: "", rows: &[] },
             mini = Mini { row: None, under: false },
-            row = Series(None),
+            row = Series { row: None, baseline: None },
         )
     }
 }
@@ -224,20 +239,34 @@ impl Display for Rows<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<&Row> = self.0.rows.iter().collect();
         rows.sort_by_key(|row| (&row.slice, place(row.stage), row.arm));
-        rows.into_iter().try_for_each(|row| Series(Some(row)).fmt(f))
+        let mut before: Option<&Row> = None;
+        for row in rows {
+            let same = |other: &&Row| other.slice == row.slice && other.stage == row.stage;
+            let baseline = before.filter(|_| row.arm == Arm::Canary).filter(same);
+            Series { row: Some(row), baseline }.fmt(f)?;
+            before = Some(row);
+        }
+        Ok(())
     }
 }
 
-struct Series<'a>(Option<&'a Row>);
+/// A row of the table; a canary's beside its baseline, if there is one.
+struct Series<'a> {
+    row: Option<&'a Row>,
+    baseline: Option<&'a Row>,
+}
 
 impl Display for Series<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(row) = *self;
+        let Self { row, baseline } = *self;
         begin(f, row, "")?;
         let slice = row.map(|row| row.slice.to_string()).unwrap_or_default();
         write!(f, "<th scope=\"row\"><button type=\"button\">{}</button></th>", Text(&slice))?;
         for (field, ..) in &COLUMNS[1..] {
-            cell(f, field, row)?;
+            match *field {
+                "delta" => delta(f, row, baseline)?,
+                field => cell(f, field, row)?,
+            }
         }
         f.write_str("</tr>")
     }
@@ -306,6 +335,23 @@ fn cell(f: &mut fmt::Formatter<'_>, field: &str, row: Option<&Row>) -> fmt::Resu
     }
 }
 
+/// How much slower the canary's p99 is than its baseline's, percent.
+fn delta(f: &mut fmt::Formatter<'_>, row: Option<&Row>, baseline: Option<&Row>) -> fmt::Result {
+    let p99 = |row: Option<&Row>| row.and_then(|row| row.p99.value_ms);
+    let change = match (p99(row), p99(baseline)) {
+        (Some(canary), Some(baseline)) if baseline > 0.0 => Some(Change(canary / baseline)),
+        _ => None,
+    };
+    let title = match row.map(|row| row.arm) {
+        None => "",
+        Some(Arm::Canary) if baseline.is_none() => "no baseline of this stage",
+        Some(Arm::Canary) if change.is_none() => "too few samples for p99 in one of the arms",
+        Some(Arm::Canary) => "",
+        Some(Arm::Baseline) => "the canary’s rows hold the difference",
+    };
+    number(f, "delta", "", change, title)
+}
+
 fn number(
     f: &mut fmt::Formatter<'_>,
     field: &str,
@@ -335,12 +381,30 @@ struct Badge<'a> {
 impl Display for Badge<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verdict, word, class, title } = self;
+        // One that opens its evidence is a button.
+        let (tag, kind) = if *class == "v" { ("button", " type=\"button\"") } else { ("span", "") };
         write!(
             f,
-            "<span class=\"{class}\" data-v=\"{verdict}\" title=\"{}\"><svg aria-hidden=\"true\">\
-             <use href=\"#i-{verdict}\"/></svg><b>{word}</b></span>",
+            "<{tag}{kind} class=\"{class}\" data-v=\"{verdict}\" title=\"{}\">\
+             <svg aria-hidden=\"true\"><use href=\"#i-{verdict}\"/></svg><b>{word}</b></{tag}>",
             Text(title),
         )
+    }
+}
+
+/// Who is signed in, for the foot of the page.
+struct Who<'a>(&'a Reader);
+
+impl Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reader { open: true, .. } => f.write_str("Anyone may do anything here."),
+            reader => write!(
+                f,
+                "Signed in as {}; <a href=\"/auth/sign-in\">sign in or out</a>.",
+                Text(&reader.name)
+            ),
+        }
     }
 }
 
@@ -397,6 +461,17 @@ impl Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         three(f, self.0)?;
         f.write_str("×")
+    }
+}
+
+/// A ratio as a change in percent with its sign.
+struct Change(f64);
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 >= 1.0 { "+" } else { "−" })?;
+        three(f, (self.0 - 1.0).abs() * 100.0)?;
+        f.write_str(" %")
     }
 }
 

@@ -74,7 +74,10 @@ async fn nothing_fed_is_shown_as_nothing_with_what_to_do() {
 #[tokio::test]
 async fn only_this_origin_may_be_loaded_and_what_is_unchanged_is_not_sent_again() {
     let state = state(&[]);
-    for path in ["/", "/assets/page.css", "/assets/page.js", "/favicon.svg", "/favicon.ico"] {
+    let assets = ASSETS.iter().map(|(name, ..)| format!("/assets/{name}"));
+    let others = ["/", "/favicon.svg", "/favicon.ico"].map(str::to_owned);
+    for path in assets.chain(others) {
+        let path = path.as_str();
         let (answer, body) = get(&state, path, None).await;
         let policy = answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"));
@@ -88,7 +91,37 @@ async fn only_this_origin_may_be_loaded_and_what_is_unchanged_is_not_sent_again(
 }
 
 #[test]
-fn sheet_script_and_icon_stay_small() {
-    let bytes = CSS.len() + JS.len() + ICON.len();
-    assert!(bytes < 60_000, "{bytes} bytes");
+fn sheet_scripts_and_icon_stay_small() {
+    let bytes = ICON.len() + ASSETS.iter().map(|(.., body)| body.len()).sum::<usize>();
+    assert!(bytes < 130_000, "{bytes} bytes");
+}
+
+#[test]
+fn every_module_a_script_imports_is_served() {
+    for (name, _, body) in ASSETS {
+        for imported in body.split("from './").skip(1).chain(body.split("import('./").skip(1)) {
+            let imported = imported.split('\'').next().unwrap();
+            assert!(ASSETS.iter().any(|(held, ..)| *held == imported), "{name} needs {imported}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_asset_that_is_none_is_not_found() {
+    let (answer, _) = get(&state(&[]), "/assets/no.js", None).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+}
+
+#[test]
+fn nobody_is_offered_what_would_be_refused() {
+    let state = state(&[]);
+    let as_role = |roles: &[&str]| {
+        let roles: Vec<_> = roles.iter().map(|role| role.parse().unwrap()).collect();
+        let principal = Principal { name: "ann".into(), credential: String::new(), roles };
+        reader(&state, Some(&principal)).may
+    };
+    assert_eq!(as_role(&["viewer"]), [""; 0]);
+    assert_eq!(as_role(&["operator"]), ["alert.acknowledge", "alert.silence"]);
+    assert_eq!(as_role(&["viewer", "breakglass"]), ["kill.engage"]);
+    assert!(reader(&state, None).may.is_empty());
 }

@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 pub use health::{Health, HealthStatus, Violation, ViolationKind, health};
 pub use slo::{Slo, slo};
-pub use verdict::{Decided, Evidence, TailVerdict, tail_verdict};
+pub use verdict::{Decided, Evidence, TailVerdict, ratio, tail_verdict};
 pub use watch::Watch;
 
 /// What a series' samples say about a rule.

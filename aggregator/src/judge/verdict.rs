@@ -160,6 +160,13 @@ pub fn tail_verdict(
     }
 }
 
+/// p99/p95 of these counts, and the ends of its 95 % interval where `phi` samples count as one;
+/// `None` below p99's sample floor.
+pub fn ratio(counts: &Counts, phi: f64) -> (Option<f64>, Option<f64>, Option<f64>) {
+    let summary = Summary::of(counts, phi);
+    (summary.ratio, summary.low, summary.high)
+}
+
 /// The summary window's ratio.
 struct Summary {
     samples: u64,

@@ -45,6 +45,8 @@ pub(super) fn json(
     let quantiles = ratios.iter().zip(&estimates).map(|(quantile, estimate)| SpectrumPoint {
         q: quantile.ratio(),
         value_ms: estimate.value.map(Nanos::as_millis_f64),
+        low_ms: estimate.low.map(Nanos::as_millis_f64),
+        high_ms: estimate.high.map(Nanos::as_millis_f64),
     });
     let overflow = counts.overflow();
     let quantiles_reason = match missing {
