@@ -1,5 +1,6 @@
 //! `lens status`: an aggregator's health, series, alerts and agents, once.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -19,6 +20,9 @@ pub(crate) struct Args {
     /// The aggregator's HTTP address.
     #[arg(long, default_value = "http://127.0.0.1:3000", env = "LENS_URL")]
     url: String,
+    /// File with a token of the role viewer, where the aggregator asks for one.
+    #[arg(long, value_name = "FILE", env = "LENS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Print the snapshot as one JSON object.
     #[arg(long)]
     json: bool,
@@ -27,6 +31,13 @@ pub(crate) struct Args {
 /// Asks, prints, and answers: 0 healthy, 1 not, 3 unreachable.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub(crate) fn run(args: &Args) -> Exit {
+    let token = match args.token_file.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(token) => token,
+        Err(error) => {
+            eprintln!("lens status: the token's file cannot be read: {error}");
+            return Exit::Usage;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -35,7 +46,8 @@ pub(crate) fn run(args: &Args) -> Exit {
         }
     };
     // A timer is made inside the runtime that drives it.
-    let asked = async { tokio::time::timeout(ANSWER_MAX, snapshots::first(&args.url)).await };
+    let first = async { snapshots::first(&args.url, token.as_deref()).await };
+    let asked = async { tokio::time::timeout(ANSWER_MAX, first).await };
     let asked = runtime.block_on(asked);
     let snapshot = match asked {
         Ok(Ok(snapshot)) => snapshot,

@@ -226,7 +226,7 @@ impl Stage {
             async move {
                 loop {
                     // A broken stream is taken up again; a dead aggregator is noticed elsewhere.
-                    drop(snapshots::follow(&url, &shown).await);
+                    drop(snapshots::follow(&url, None, &shown).await);
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }

@@ -10,9 +10,20 @@ const EVENT_BYTES_MAX: usize = 8 << 20;
 ///
 /// # Errors
 /// A sentence saying why the stream ended.
-pub(crate) async fn follow(url: &str, to: &watch::Sender<Value>) -> Result<(), String> {
+pub(crate) async fn follow(
+    url: &str,
+    token: Option<&str>,
+    to: &watch::Sender<Value>,
+) -> Result<(), String> {
     let address = format!("{}/api/v1/events", url.trim_end_matches('/'));
-    let mut answer = reqwest::get(address).await.map_err(|error| error.to_string())?;
+    let mut request = reqwest::Client::new().get(address);
+    if let Some(token) = token {
+        request = request.bearer_auth(token.trim());
+    }
+    let mut answer = request.send().await.map_err(|error| error.to_string())?;
+    if answer.status() == reqwest::StatusCode::UNAUTHORIZED {
+        return Err("asks for a token: give one of the role viewer with --token-file".into());
+    }
     if !answer.status().is_success() {
         return Err(format!("answered {}", answer.status()));
     }
@@ -36,10 +47,10 @@ pub(crate) async fn follow(url: &str, to: &watch::Sender<Value>) -> Result<(), S
 ///
 /// # Errors
 /// A sentence saying why there is none.
-pub(crate) async fn first(url: &str) -> Result<Value, String> {
+pub(crate) async fn first(url: &str, token: Option<&str>) -> Result<Value, String> {
     let (to, mut from) = watch::channel(Value::Null);
     tokio::select! {
-        ended = follow(url, &to) => ended.map(|()| Value::Null),
+        ended = follow(url, token, &to) => ended.map(|()| Value::Null),
         _ = from.changed() => Ok(from.borrow().clone()),
     }
 }
