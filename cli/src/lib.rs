@@ -9,15 +9,17 @@ mod canary;
 mod certs;
 mod demo;
 mod flags;
+mod manual;
 mod replay;
 mod role;
 mod status;
 mod terminal;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lens_service::exit::Exit;
 
 /// The operator's command of lens telemetry.
@@ -37,6 +39,8 @@ enum Command {
     Demo(demo::Args),
     /// Show an aggregator's health, series and agents.
     Status(status::Args),
+    /// Watch an aggregator: series, spectrum, verdicts, alerts, agents.
+    Top(top::Args),
     /// Alerts: list them, take them on, keep them quiet, test their sinks.
     #[command(subcommand)]
     Alerts(alerts::Command),
@@ -57,6 +61,10 @@ enum Command {
     /// Check an aggregator's audit record.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Print the completions of a shell.
+    Completions(manual::Completions),
+    /// Print or write manual pages.
+    Man(manual::Man),
     /// Run one role in this process, as `lens demo` starts it.
     #[command(subcommand, hide = true)]
     Role(role::Role),
@@ -76,6 +84,9 @@ pub fn main() -> ExitCode {
     let exit: Exit = match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Alerts(command) => alerts::run(&command),
         Command::Canary(command) => canary::run(&command),
         Command::Flags(command) => flags::run(&command),
