@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lens_flags::Assignment;
 use lens_model::Nanos;
 use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::flags::Flags;
 use crate::harvest::Harvester;
 use crate::link;
 use crate::spool::{DurableSpool, Outbox, SharedSpool, SpoolError};
@@ -51,6 +54,7 @@ pub struct Agent {
     config: Arc<Config>,
     status: Arc<Status>,
     spool: Arc<DurableSpool>,
+    flags: Arc<Flags>,
 }
 
 /// Runs an agent until shutdown, then drains it; whether everything spooled was acknowledged.
@@ -95,7 +99,7 @@ impl Agent {
         );
         let identity = config.identity.to_string();
         let status = Arc::new(Status::new(env.now(), identity, recovered));
-        Ok(Self { env, config, status, spool: Arc::new(spool) })
+        Ok(Self { env, config, status, spool: Arc::new(spool), flags: Arc::default() })
     }
 
     /// What the admin endpoints show of it.
@@ -103,9 +107,9 @@ impl Agent {
         Admin { status: Arc::clone(&self.status), spool: Arc::clone(&self.spool) }
     }
 
-    /// Who is in the canary, as it changes.
-    pub fn assignment(&self) -> tokio::sync::watch::Receiver<crate::proxy::Assignment> {
-        tokio::sync::watch::channel(crate::proxy::Assignment::default()).1
+    /// Who is in the canary, for whoever routes requests on this host.
+    pub fn assignment(&self) -> watch::Receiver<Assignment> {
+        self.flags.assignment()
     }
 
     /// Runs until shutdown, then drains; whether everything spooled was acknowledged.

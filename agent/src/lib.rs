@@ -8,6 +8,7 @@
 pub mod admin;
 mod agent;
 pub mod config;
+pub mod flags;
 pub mod gather;
 pub mod harvest;
 pub mod link;

@@ -16,6 +16,7 @@ pub mod canary;
 pub mod config;
 pub mod dashboard;
 pub mod export;
+pub mod flags;
 pub mod ingest;
 pub mod judge;
 pub mod listen;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::alerts::Desk;
+use crate::flags::Flags;
 use crate::judge::slot::Slot;
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -354,6 +355,8 @@ pub struct State {
     pub counters: Counters,
     /// Alerts and whom they are told to.
     pub alerts: Arc<Desk>,
+    /// Flags and assignment.
+    pub flags: Flags,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -376,6 +379,7 @@ impl State {
     /// A fresh state, without anyone to alert.
     pub fn new(env: Env, rules: Rules, windows: Windows, now: UnixNanos) -> Self {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
+        let flags = Flags::in_memory(&env);
         Self {
             env,
             started: now,
@@ -388,6 +392,7 @@ impl State {
             draining: AtomicBool::new(false),
             counters: Counters::default(),
             alerts,
+            flags,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),

@@ -15,12 +15,12 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::Error as ClientError;
+use lens_flags::Assignment;
 use lens_model::Arm;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::assign::Assignment;
 use super::body::{Answered, Judged, Sent};
 use super::config::ProxyConfig;
 use super::exchange::{Exchange, Upload};

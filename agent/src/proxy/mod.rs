@@ -10,7 +10,6 @@
 //! Refused: upgrades, `CONNECT`, ambiguous requests, bodies past `proxy.body_bytes_max`. HTTP is
 //! hyper's on both sides; nothing here parses or writes any.
 
-mod assign;
 mod body;
 mod config;
 mod exchange;
@@ -28,13 +27,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use lens_flags::Assignment;
 use lens_segment::{CreateError, Recorder, RegisterError};
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use self::assign::Assignment;
 pub use self::config::ProxyConfig;
 pub use self::label::{Pattern, PatternError};
 pub use self::ledger::{Counters, Slices};

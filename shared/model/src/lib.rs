@@ -5,11 +5,14 @@
 //! Units: nanoseconds everywhere; [`Nanos`] is a duration, [`UnixNanos`] an instant.
 #![forbid(unsafe_code)]
 
+pub mod assign;
+mod flag;
 mod identity;
 pub mod limits;
 mod series;
 mod units;
 
+pub use flag::Flag;
 pub use identity::{
     AgentName, IdentityError, Incarnation, InstanceName, OperatorId, OperatorName, Sequence,
     SpiffeId, TrustDomain,

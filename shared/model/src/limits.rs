@@ -4,6 +4,8 @@
 //! hard maximum. The relations between limits that memory or the wire depend on are asserted at
 //! compile time below.
 
+use crate::units::Nanos;
+
 /// Longest slice part, bytes: three parts and separators stay under 200 bytes in any label.
 pub const SLICE_PART_BYTES_MAX: usize = 48;
 
@@ -149,6 +151,12 @@ pub const AUDIT_RECORD_BYTES_MAX: usize = 4 << 10;
 
 /// Audit records one question returns.
 pub const AUDIT_QUESTION_MAX: usize = 1_000;
+
+/// Largest control document, bytes: 44 of numbers, a trust domain and a version.
+pub const DOCUMENT_BYTES_MAX: usize = 44 + 256 + 1 + NAME_BYTES_MAX;
+
+/// Longest time a control document may hold without a newer one.
+pub const DOCUMENT_LIFE_MAX: Nanos = Nanos::from_secs(7 * 24 * 3_600);
 
 const _: () = {
     // A full frame of worst blocks is refused by size, never by count arithmetic overflowing.

@@ -54,8 +54,6 @@ mod create;
 #[cfg(not(loom))]
 mod entry;
 #[cfg(not(loom))]
-mod flag;
-#[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
 mod fork;
@@ -79,12 +77,14 @@ mod series;
 mod threads;
 
 #[cfg(not(loom))]
+pub use lens_model::Flag;
+
+#[cfg(not(loom))]
 pub use crate::{
     clock::StageClock,
     counters::{Gauge, Requests},
     create::CreateError,
     entry::EntryFault,
-    flag::Flag,
     flags::{Canary, Flags},
     header::HeaderFault,
     identity::{Node, Origin, RecorderOptions},

@@ -1,12 +1,13 @@
 //! What counts as what.
 
+use lens_flags::{Assignment, Share};
 use lens_model::Arm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::worlds::{answer, everyone, send};
 use super::{Step, Upstream, World, get};
-use crate::proxy::{Assignment, Outcome};
+use crate::proxy::Outcome;
 
 /// The status in the path's last part.
 fn asked(request: &str) -> u16 {
@@ -194,7 +195,7 @@ async fn without_a_canary_upstream_everyone_is_in_the_baseline() {
 async fn a_user_keeps_an_arm_and_without_a_name_an_address_does() {
     let (stable, canary) = (Upstream::always(200, "s").await, Upstream::always(200, "c").await);
     let world = World::new(stable.address, Some(canary.address), &[]).await;
-    let half = Assignment { percent: 50, ..everyone() };
+    let half = Assignment { share: Share::percent(50.0).unwrap(), ..everyone() };
     world.assign.send(half).unwrap();
     for user in ["ann", "bob", "eve", "dan", "joe", "kim"] {
         for _ in 0..3 {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lens_flags::{Assignment, Share};
 use lens_model::Arm;
 use lens_service::config::{Settings, Sources};
 use lens_service::shutdown::{Shutdown, Trigger};
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{KEYS, PREFIX};
-use crate::proxy::{Assignment, Counters, Outcome, Proxy, ProxyConfig};
+use crate::proxy::{Counters, Outcome, Proxy, ProxyConfig};
 
 /// Longest anything is waited for that ought to happen at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -159,7 +160,7 @@ pub(super) struct World {
 
 /// Everyone in the canary.
 pub(super) fn everyone() -> Assignment {
-    Assignment { percent: 100, killed: false }
+    Assignment { share: Share::ALL, ..Assignment::default() }
 }
 
 impl World {

@@ -1,7 +1,7 @@
-//! The feature flags by name, path and bit: the vocabulary of the flag page.
+//! The feature flags by name, path and bit: the vocabulary of control plane and flag page.
 
 /// A feature flag. The number is its bit in the flag page and never changes meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Flag {
@@ -108,5 +108,18 @@ impl Flag {
     /// The flag's bit in the flag word.
     pub const fn bit(self) -> u64 {
         1 << self as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_and_paths_are_distinct() {
+        for (bit, flag) in Flag::ALL.iter().enumerate() {
+            assert_eq!(flag.bit(), 1 << bit);
+            assert!(Flag::ALL.iter().filter(|other| other.path() == flag.path()).count() == 1);
+        }
     }
 }
