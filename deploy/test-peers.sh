@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager,
-# the libraries of Standard Webhooks, Slack and PagerDuty, and iptables, which drops packets. Does
-# nothing that is done already; a test that lacks one says so loudly.
+# the libraries of Standard Webhooks, Slack and PagerDuty, iptables, which drops packets, NGINX, and
+# the messages and schemas of Envoy, the Gateway API and Argo Rollouts. Does nothing that is done
+# already; a test that lacks one says so loudly.
 #
 #   deploy/test-peers.sh [DIR]     DIR holds the Python environment, target/test-peers by default
 set -euo pipefail
@@ -13,6 +14,9 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 missing=()
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
 command -v iptables >/dev/null || missing+=(iptables)
+command -v nginx >/dev/null || missing+=(nginx-light)
+command -v curl >/dev/null || missing+=(curl)
+command -v npm >/dev/null || missing+=(nodejs npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
     as_root apt-get update -q
@@ -20,10 +24,17 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0
+    xds-protos==1.85.0 pyyaml==6.0.4)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
+fi
+
+schemas=(@kubernetes-models/gateway-api@2.0.0 @kubernetes-models/argo-rollouts@2.0.0)
+if [ "$(cat "$dir/schemas" 2>/dev/null)" != "${schemas[*]}" ]; then
+    npm install --silent --no-audit --no-fund --prefix "$dir" "${schemas[@]}"
+    printf '%s' "${schemas[*]}" >"$dir/schemas"
 fi
 echo "test peers: $(command -v prometheus-alertmanager), $dir (${wanted[*]})"
