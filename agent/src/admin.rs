@@ -13,6 +13,7 @@ use lens_model::UnixNanos;
 use lens_service::time::{rfc3339, unix_now};
 use serde_json::{Value, json};
 
+use crate::flags::{Flags, FlagsStatus};
 use crate::spool::{DurableSpool, Outbox, Recovered};
 use crate::status::Status;
 
@@ -23,6 +24,8 @@ pub struct Admin {
     pub status: Arc<Status>,
     /// Its spool.
     pub spool: Arc<DurableSpool>,
+    /// What the control plane decided.
+    pub flags: Arc<Flags>,
 }
 
 /// The endpoints.
@@ -141,8 +144,33 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
         "dropped": *status.dropped.lock(),
         "proxy": status.proxy.get().map(|counters| counters.show()),
-        "flag_generation": Value::Null,
+        "flag_generation": admin.flags.status().applied.generation,
+        "flags": flags(&admin.flags.status()),
     }))
+}
+
+/// The control plane's word as it holds here.
+fn flags(status: &FlagsStatus) -> Value {
+    let document = status.document.as_ref();
+    let assignment = document.map(|document| document.assignment);
+    json!({
+        "generation": document.map(|document| document.generation),
+        "reason": document.is_none().then_some("no aggregator has sent flags yet"),
+        "issued_at": document.map(|document| rfc3339(document.issued_at)),
+        "expires_at": document.map(|document| rfc3339(document.expires_at)),
+        "expired": status.expired,
+        "version": document.map(|document| document.version.clone()),
+        "canary_percent": assignment.map(|assignment| {
+            if status.expired { 0.0 } else { assignment.effective().as_percent() }
+        }),
+        "killed": assignment.map(|assignment| assignment.killed),
+        "emergency": document.map(|document| document.emergency),
+        "pages": status.applied.pages,
+        "pages_failed": status.applied.failed,
+        "problem": status.problem,
+        "control_key": status.key,
+        "control_key_configured": status.configured,
+    })
 }
 
 /// Seconds until an instant; negative once it is past.
@@ -227,6 +255,19 @@ fn exposition(admin: &Admin) -> String {
             "harvest_gap_seconds_max",
             "Longest time between two harvests.",
             count(&c.harvest_gap_nanos_max) / 1e9,
+        ),
+    ] {
+        put("gauge", name, help, value);
+    }
+    let applied = admin.flags.status().applied;
+    for (name, help, value) in [
+        ("flag_generation", "Generation of the flags in force.", applied.generation as f64),
+        ("flag_pages", "Flag pages of nodes that carry it.", f64::from(applied.pages)),
+        ("flag_pages_failed", "Flag pages not written.", f64::from(applied.failed)),
+        (
+            "flag_trouble",
+            "Code of what is wrong with the last flags.",
+            f64::from(applied.trouble.code()),
         ),
     ] {
         put("gauge", name, help, value);

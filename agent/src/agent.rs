@@ -83,6 +83,11 @@ impl Agent {
             }
         };
         let opened = env.blocking(job).await?;
+        let flags = {
+            let (env, config) = (env.clone(), Arc::clone(&config));
+            let domain = config.identity.trust_domain.clone();
+            move || Flags::open(&env, &config.control_dir, domain, config.control_key)
+        };
         let (spool, recovered) = opened.map_err(|source| StartError::Spool {
             dir: config.spool_dir.display().to_string(),
             source,
@@ -99,12 +104,17 @@ impl Agent {
         );
         let identity = config.identity.to_string();
         let status = Arc::new(Status::new(env.now(), identity, recovered));
-        Ok(Self { env, config, status, spool: Arc::new(spool), flags: Arc::default() })
+        let flags = Arc::new(env.blocking(flags).await?);
+        Ok(Self { env, config, status, spool: Arc::new(spool), flags })
     }
 
     /// What the admin endpoints show of it.
     pub fn admin(&self) -> Admin {
-        Admin { status: Arc::clone(&self.status), spool: Arc::clone(&self.spool) }
+        Admin {
+            status: Arc::clone(&self.status),
+            spool: Arc::clone(&self.spool),
+            flags: Arc::clone(&self.flags),
+        }
     }
 
     /// Who is in the canary, for whoever routes requests on this host.
@@ -123,13 +133,17 @@ impl Agent {
             Arc::clone(&self.status),
             Arc::clone(&self.spool),
             Arc::clone(&shared.changed),
-        );
+        )
+        .telling(self.flags.pages());
+        let mut telling = JoinSet::new();
+        telling.spawn(Arc::clone(&self.flags).run());
         let mut link = JoinSet::new();
         link.spawn(link::run(
             self.env.clone(),
             Arc::clone(&self.config),
             shared,
             Arc::clone(&self.status),
+            Arc::clone(&self.flags),
             drained,
         ));
         self.harvest_until(harvester, shutdown).await;

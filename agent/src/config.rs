@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lens_flags::VerifyingKey;
 use lens_model::limits::{
     PROXY_BODY_BYTES_MAX, PROXY_CONNECTIONS_MAX, PROXY_SLICES_MAX, PROXY_TIMEOUT_MILLIS_MAX,
 };
@@ -11,6 +12,7 @@ use lens_segment::Recorder;
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
 
+use crate::flags::control_key;
 use crate::proxy::ProxyConfig;
 
 /// The prefix of the agent's environment variables.
@@ -77,6 +79,18 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 1_048_576, max: 17_179_869_184 },
         default: Some("268435456"),
         doc: "bytes the spool's files take up at most; past it counts stay in the segments",
+    },
+    Key {
+        path: "control.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where the control key and the last flags are kept; beside spool.dir, named control, when unset",
+    },
+    Key {
+        path: "control.key",
+        kind: Kind::Text,
+        default: None,
+        doc: "the one control key whose flags are believed, 64 hex digits; the first one an aggregator shows when unset",
     },
     Key {
         path: "node.name",
@@ -215,6 +229,10 @@ pub struct Config {
     pub spool_dir: PathBuf,
     /// Bytes they may take up.
     pub spool_bytes_max: u64,
+    /// Where the control key and the last document are kept.
+    pub control_dir: PathBuf,
+    /// The one control key believed, if it is named.
+    pub control_key: Option<VerifyingKey>,
     /// Where this host stands; may be empty.
     pub zone: String,
     /// Labels shown to the aggregator, name and zone among them.
@@ -281,6 +299,12 @@ impl Config {
             problems.extend(found);
             None
         });
+        let control_key = settings.text("control.key").map(|text| (text, control_key(text)));
+        if let Some((text, None)) = control_key {
+            let shown: String = text.chars().take(80).collect();
+            let what = format!("control.key {shown:?} is no public key of 64 hex digits");
+            problems.push(Problem { origin: "configuration".into(), what });
+        }
         let (Some(identity), true) = (identity, problems.is_empty()) else {
             return Err(Problems(problems));
         };
@@ -291,7 +315,11 @@ impl Config {
             labels.push(("zone".to_owned(), zone.clone()));
         }
         labels.extend(settings.labels("node.labels"));
+        let spool_dir = settings.path("spool.dir").unwrap_or_else(default_spool_dir);
+        let beside = || spool_dir.with_file_name("control");
         Ok(Self {
+            control_dir: settings.path("control.dir").unwrap_or_else(beside),
+            control_key: control_key.and_then(|(_, key)| key),
             segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
             scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),
             harvest_interval: Nanos::from_millis(settings.integer("harvest.interval_ms")),
@@ -299,7 +327,7 @@ impl Config {
             server_name: settings.text("aggregator.server_name").map(str::to_owned),
             identity_files,
             identity,
-            spool_dir: settings.path("spool.dir").unwrap_or_else(default_spool_dir),
+            spool_dir,
             spool_bytes_max: settings.integer("spool.max_bytes"),
             zone,
             labels,

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::flags::Pages;
 use crate::gather::Gathered;
 use crate::spool::{DurableSpool, Harvested, SpoolError};
 use crate::status::{Counters, SegmentStatus, Status};
@@ -70,6 +71,8 @@ pub struct Harvester {
     status: Arc<Status>,
     spool: Arc<DurableSpool>,
     changed: Arc<Notify>,
+    /// Where each node is told what the control plane decided.
+    pages: Arc<Pages>,
 }
 
 impl Harvester {
@@ -96,7 +99,15 @@ impl Harvester {
             status,
             spool,
             changed,
+            pages: Arc::default(),
         }
+    }
+
+    /// The same, telling the nodes it finds through these pages.
+    #[must_use]
+    pub fn telling(mut self, pages: Arc<Pages>) -> Self {
+        self.pages = pages;
+        self
     }
 
     /// Looks for segments that were not there before and forgets those that are gone.
@@ -117,6 +128,7 @@ impl Harvester {
             self.status.drop_counted("more segments than an agent harvests");
         }
         self.quarantined.retain(|path, _| found.paths.contains(path));
+        self.pages.keep(|path| found.paths.iter().any(|found| found == path));
         for path in &found.paths {
             let known = self.held.contains_key(path) || self.quarantined.contains_key(path);
             if known || self.held.len() >= AGENT_SEGMENTS_MAX {
@@ -191,6 +203,11 @@ impl Harvester {
     }
 
     fn hold(&mut self, path: PathBuf, mut reader: SegmentReader) {
+        // Before anything else of it: a kill switch does not wait for a harvest.
+        match reader.flag_page() {
+            Ok(page) => self.pages.add(page),
+            Err(error) => warn!(segment = %path.display(), %error, "no flag page"),
+        }
         let markable = self.take_up(&path, &mut reader);
         let info = reader.info();
         let instance = Arc::new(Instance {

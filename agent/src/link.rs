@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::flags::Flags;
 use crate::ship::{Clock, Received, Session, ShipError};
 use crate::spool::{SharedSpool, SpoolError};
 use crate::status::{Counters, Status};
@@ -129,6 +130,7 @@ pub async fn run(
     config: Arc<Config>,
     shared: SharedSpool,
     status: Arc<Status>,
+    flags: Arc<Flags>,
     drained: Shutdown,
 ) -> bool {
     let mut backoff = BACKOFF_MIN;
@@ -153,7 +155,8 @@ pub async fn run(
                 }
                 backoff = BACKOFF_MIN;
                 status.certificate.lock().expires = link.expires;
-                let ended = link.carry(&env, &config, &shared, &status, &mut clock, &drained).await;
+                let ended =
+                    link.carry(&env, &config, &shared, &status, &flags, &mut clock, &drained).await;
                 status.link.lock().connected = false;
                 match ended {
                     Ok(()) => return true,
@@ -389,6 +392,7 @@ impl Link {
         config: &Arc<Config>,
         shared: &SharedSpool,
         status: &Status,
+        flags: &Arc<Flags>,
         clock: &mut Clock,
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
@@ -399,6 +403,11 @@ impl Link {
         let mut looks = interval(CERTIFICATE_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let opened = Instant::now();
+        let mut applied = flags.applied();
+        applied.mark_changed();
+        if !clock.offset().is_measured() {
+            flags.clock_is_ahead(ahead(self.welcome.server_time, env.now()));
+        }
         let mut out = Vec::new();
         loop {
             let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
@@ -416,6 +425,12 @@ impl Link {
                 _ = pings.tick() => {
                     out.clear();
                     session.ping(env.now(), &mut out);
+                    self.write(&out, status).await?;
+                }
+                // Its sender lives as long as the agent.
+                _ = applied.changed() => {
+                    out.clear();
+                    session.applied(&applied.borrow_and_update().clone(), &mut out);
                     self.write(&out, status).await?;
                 }
                 _ = looks.tick() => self.renewed(env, config, status).await?,
@@ -440,8 +455,14 @@ impl Link {
                             Received::Acked(acked) => acknowledged(env, shared, status, acked),
                             Received::Clock(offset) => {
                                 clock.measure(offset);
+                                flags.clock_is_ahead(clock.offset().offset_nanos);
                                 *status.clock.lock() = clock.offset();
                                 debug!(offset_nanos = offset.offset_nanos, "clock measured");
+                            }
+                            Received::Flags(signed) => {
+                                // Signatures and syncs: off the threads that serve the network.
+                                let flags = Arc::clone(flags);
+                                env.blocking(move || flags.take(&signed)).await?;
                             }
                             Received::Nothing => {}
                         }
@@ -529,6 +550,12 @@ impl Link {
         drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
         Ok(())
     }
+}
+
+/// How far one clock is ahead of another, nanoseconds.
+fn ahead(theirs: UnixNanos, ours: UnixNanos) -> i64 {
+    let nanos = i128::from(theirs.0) - i128::from(ours.0);
+    i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
 }
 
 fn acknowledged(env: &Env, shared: &SharedSpool, status: &Status, acked: Sequence) {

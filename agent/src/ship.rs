@@ -9,11 +9,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lens_flags::SignedDocument;
 use lens_model::limits::CONNECTION_SERIES_MAX;
 use lens_model::{Incarnation, Sequence, SeriesKey, UnixNanos};
 use lens_wire::{
-    Ack, AgentDictionary, ClockOffset, DeltaEncoder, DeltaHead, DictionaryError, EncodeError,
-    FrameError, FromAggregator, Instance, InstanceId, Phase, Ping, Pong, Refuse, SeriesId, Welcome,
+    Ack, AgentDictionary, Applied, ClockOffset, DeltaEncoder, DeltaHead, DictionaryError,
+    EncodeError, Flags, FrameError, FromAggregator, Instance, InstanceId, MINOR_FLAGS, Phase, Ping,
+    Pong, Refuse, SeriesId, Welcome,
 };
 use thiserror::Error;
 
@@ -85,6 +87,7 @@ pub struct Session {
     sent: Sequence,
     acked: Sequence,
     nonce: u64,
+    speaks_flags: bool,
 }
 
 /// A series this session has named. The names are held so that their addresses stay theirs: a
@@ -103,6 +106,8 @@ pub enum Received {
     Acked(Sequence),
     /// The clocks were measured.
     Clock(ClockOffset),
+    /// The control plane spoke.
+    Flags(SignedDocument),
     /// Nothing.
     Nothing,
 }
@@ -121,6 +126,7 @@ impl Session {
             sent: welcome.acked,
             acked: welcome.acked,
             nonce: 0,
+            speaks_flags: welcome.minor >= MINOR_FLAGS,
         }
     }
 
@@ -153,6 +159,14 @@ impl Session {
         self.sent.0 - self.acked.0
     }
 
+    /// What of the control plane's word is in force, to send; nothing to an older aggregator.
+    pub fn applied(&self, applied: &Applied, out: &mut Vec<u8>) {
+        // WIRE-141
+        if self.speaks_flags {
+            applied.encode(self.incarnation, out);
+        }
+    }
+
     /// A ping to send at `now`.
     pub fn ping(&mut self, now: UnixNanos, out: &mut Vec<u8>) {
         self.nonce += 1;
@@ -175,7 +189,12 @@ impl Session {
             FromAggregator::Pong(pong) => Ok(self.pong(&pong, now)),
             FromAggregator::Refuse(refuse) => Err(ShipError::Refused(refuse)),
             FromAggregator::Skipped(_) => Ok(Received::Nothing),
-            FromAggregator::Welcome(_) => Err(ShipError::OutOfPlace),
+            // WIRE-140
+            FromAggregator::Flags(flags) if self.speaks_flags => {
+                let Flags { key, signature, document: bytes } = flags;
+                Ok(Received::Flags(SignedDocument { bytes, key, signature }))
+            }
+            FromAggregator::Welcome(_) | FromAggregator::Flags(_) => Err(ShipError::OutOfPlace),
         }
     }
 

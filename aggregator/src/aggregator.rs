@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lens_flags::Scope;
 use lens_model::Nanos;
 use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
@@ -18,6 +19,7 @@ use tracing::error;
 
 use crate::alerts::Desk;
 use crate::config::Config;
+use crate::flags::Flags;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
@@ -44,6 +46,9 @@ pub enum StartError {
     /// What was told to whom cannot be kept.
     #[error(transparent)]
     Alerts(#[from] crate::alerts::StoreError),
+    /// Flags and kill switch cannot be kept.
+    #[error("control.dir {0}")]
+    Flags(#[from] crate::flags::KeepError),
 }
 
 impl From<StoreError> for StartError {
@@ -126,6 +131,8 @@ impl Aggregator {
         let state = State::new(env.clone(), config.rules.clone(), windows, env.now());
         let mut state = state.secured(security);
         state.alerts = Arc::new(Desk::start(env.clone(), config.alerts.clone())?);
+        let scope = config.trust_domain.clone().map_or(Scope::Fleet, Scope::TrustDomain);
+        state.flags = Flags::open(&env, &config.control_dir, scope)?;
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -160,6 +167,7 @@ impl Aggregator {
         alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
         worker.spawn(self.worker.run(stopped));

@@ -259,6 +259,12 @@ pub const KEYS: &[Key] = &[
         doc: "stage C's p95 limit, milliseconds",
     },
     Key {
+        path: "control.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where flags, kill switch and the control key are kept; beside store.dir, named control, when unset",
+    },
+    Key {
         path: "alerts.dir",
         kind: Kind::Path,
         default: None,
@@ -412,6 +418,8 @@ pub struct Config {
     pub rules: Rules,
     /// Whom it tells, when and how.
     pub alerts: crate::alerts::Config,
+    /// Where flags, kill switch and the control key are kept.
+    pub control_dir: PathBuf,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -508,7 +516,10 @@ impl Config {
             lives_max: LIVES_MAX,
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
+        let control_dir = settings.path("control.dir");
+        let control_dir = control_dir.unwrap_or_else(|| store.dir.with_file_name("control"));
         Ok(Self {
+            control_dir,
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,
             identity,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lens_flags::SignedDocument;
 use lens_model::limits::AGENTS_MAX;
 use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, TrustDomain, UnixNanos};
 use lens_service::env::Env;
@@ -19,7 +20,8 @@ use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
 use lens_wire::{
-    Ack, FrameBuffer, FrameError, FromAgent, Hello, Phase, Reason, Refuse, RefuseCode, Welcome,
+    Ack, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_FLAGS, Phase, Reason, Refuse,
+    RefuseCode, Welcome,
 };
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
@@ -27,7 +29,7 @@ use quinn::{TransportConfig, VarInt};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
@@ -55,6 +57,9 @@ const STORAGE_RETRY_MILLIS: u32 = 500;
 
 /// Longest a goodbye waits for what was sent before it to be durable.
 const GOODBYE_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two tellings of flags that an agent has not in force.
+const FLAGS_AGAIN: Duration = Duration::from_secs(5);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -482,7 +487,14 @@ impl Taken {
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
         self.entered(&identity, peer.not_after, &hello, connection.remote_address());
+        let flags = Told {
+            words: self.ingest.state.flags.subscribe(),
+            speaks: hello.common_minor() >= MINOR_FLAGS,
+            applied: 0,
+            again: Instant::now(),
+        };
         let mut session = Session {
+            flags,
             stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
             incarnation: hello.incarnation,
@@ -541,6 +553,7 @@ impl Taken {
                 goodbye.as_mut().reset(Instant::now() + GOODBYE_MAX);
             }
             self.acknowledge(session, &mut out)?;
+            session.flags.tell(session.incarnation, &mut out);
             if !out.is_empty() {
                 send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
             }
@@ -560,6 +573,9 @@ impl Taken {
                         None => return Err(ConnectionEnd::Lost("closed by the agent".into())),
                     }
                 }
+                // Its sender lives as long as the aggregator.
+                _ = session.flags.words.changed(), if session.flags.speaks => {}
+                () = sleep_until(session.flags.again), if session.flags.is_due() => {}
                 // Its sender is kept for as long as it is followed.
                 _ = session.progress.changed() => {}
                 () = &mut goodbye, if session.bye => {
@@ -645,6 +661,15 @@ impl Taken {
                 session.bye = true;
                 return Ok(Some(session.stream.goodbye(now)));
             }
+            // WIRE-141
+            FromAgent::Applied(applied) if session.flags.speaks => {
+                session.flags.applied = applied.generation;
+                self.seen(session, |agent| agent.applied = Some(applied));
+            }
+            FromAgent::Applied(_) => {
+                let text = "APPLIED is not of this connection's minor version".into();
+                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+            }
             FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
             FromAgent::Hello(_) => {
                 let text = "HELLO came twice".into();
@@ -699,8 +724,39 @@ struct Session {
     progress: watch::Receiver<Progress>,
     acked_told: Sequence,
     bye: bool,
+    flags: Told,
     // Dropped after the receiver above it.
     _followed: Followed,
+}
+
+/// What an agent was told of flags.
+struct Told {
+    words: watch::Receiver<Arc<SignedDocument>>,
+    /// Whether the connection's minor version has them.
+    speaks: bool,
+    /// The generation it has in force.
+    applied: u64,
+    /// When it is told again, unless it has it in force by then.
+    again: Instant,
+}
+
+impl Told {
+    /// Whether the agent has something else in force than what it was told.
+    fn is_due(&self) -> bool {
+        self.speaks && self.words.borrow().generation() != Some(self.applied)
+    }
+
+    /// Tells what is news, or was not taken for a while. (WIRE-140)
+    fn tell(&mut self, incarnation: Incarnation, out: &mut Vec<u8>) {
+        let news = self.words.has_changed().unwrap_or(false);
+        if !self.speaks || !(news || self.is_due() && Instant::now() >= self.again) {
+            return;
+        }
+        self.again = Instant::now() + FLAGS_AGAIN;
+        let signed = Arc::clone(&self.words.borrow_and_update());
+        let (key, signature, document) = (signed.key, signed.signature, signed.bytes.clone());
+        Flags { key, signature, document }.encode(incarnation, out);
+    }
 }
 
 /// A life is followed for as long as this lives.

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use lens_model::limits::WINDOW_SLOTS_MAX;
 use lens_model::{AgentName, Incarnation, Nanos, Sequence, Slice, UnixNanos};
 use lens_service::env::Env;
+use lens_wire::Applied;
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -195,6 +196,9 @@ pub struct AgentState {
     /// When the certificate it last came with ends; unknown until it came.
     #[serde(skip)]
     pub certificate_expires: Option<UnixNanos>,
+    /// What of the control plane's word it has in force; unknown until it said so.
+    #[serde(skip)]
+    pub applied: Option<Applied>,
     /// Which stretches of time it accounted for.
     #[serde(skip)]
     pub coverage: Coverage,
@@ -227,6 +231,7 @@ impl AgentState {
             instances: Vec::new(),
             coverage: Coverage::default(),
             certificate_expires: None,
+            applied: None,
             covered_life: None,
             ended: now,
         }

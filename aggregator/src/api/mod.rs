@@ -12,6 +12,7 @@ mod control;
 mod dashboard_state;
 mod docs;
 mod events;
+mod flags;
 mod guard;
 mod health;
 mod histogram;
@@ -165,6 +166,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(alerts::end_maintenance))
         .routes(routes!(events::events))
         .routes(routes!(audit::audit))
+        .routes(routes!(flags::flags))
+        .routes(routes!(flags::set_flag))
+        .routes(routes!(flags::assignment))
         .routes(routes!(control::revoke))
         .routes(routes!(control::restore))
         .routes(routes!(control::reload_tokens))

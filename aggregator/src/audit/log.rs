@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use lens_journal::{Disk, DiskFile, DiskLock};
+pub use lens_journal::{read_whole, replace_whole};
 use lens_model::UnixNanos;
 use lens_model::limits::{AUDIT_QUESTION_MAX, AUDIT_RECORD_BYTES_MAX};
 use thiserror::Error;
@@ -70,42 +71,6 @@ pub struct Log {
     rotate_bytes: u64,
     shut: bool,
     _lock: Box<dyn DiskLock>,
-}
-
-/// Reads a whole file.
-///
-/// # Errors
-/// The disk's, or one that says the file is longer than `most`.
-pub fn read_whole(disk: &dyn Disk, path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
-    let length = file.length()?;
-    if length > most {
-        return Err(io::Error::other(format!("{length} bytes, more than {most}")));
-    }
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
-/// Puts a whole file in place of what was there, in one step.
-///
-/// # Errors
-/// The disk's; what was there then still is.
-pub fn replace_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    match disk.remove(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(&fresh)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
-    disk.rename(&fresh, path)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    disk.sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Names of the chain's files, in order.

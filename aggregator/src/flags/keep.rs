@@ -101,7 +101,10 @@ fn signing_key(env: &Env, dir: &Path) -> Result<SigningKey, KeepError> {
     let failed = |why: &dyn std::fmt::Display| KeepError::new(&path, why);
     if let Some(pem) = read(&*env.disk, &path, KEY_BYTES_MAX)?.map(Zeroizing::new) {
         let text = std::str::from_utf8(&pem).map_err(|error| failed(&error))?;
-        return SigningKey::from_pkcs8_pem(text).map_err(|error| failed(&error));
+        let key = SigningKey::from_pkcs8_pem(text).map_err(|error| failed(&error))?;
+        // What an earlier process left may be in memory alone, and must outlive what it signs.
+        replace_whole(&*env.disk, &path, &pem).map_err(|error| failed(&error))?;
+        return Ok(key);
     }
     let key = fresh_key(env).map_err(|error| failed(&error))?;
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| failed(&error))?;

@@ -54,6 +54,15 @@ pub struct Agent {
     #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub certificate_expires: Option<UnixNanos>,
+    /// Generation of the flags it has in force; 0 before it took any, `null` until it said so.
+    pub applied_generation: Option<u64>,
+    /// Nodes' flag pages that carry it; `null` until it said so.
+    pub flag_pages: Option<u32>,
+    /// Nodes' flag pages it could not write; `null` until it said so.
+    pub flag_pages_failed: Option<u32>,
+    /// What is wrong with the last flags it was sent, if anything is.
+    #[schema(example = "signed by another control key than the agent holds")]
+    pub flag_trouble: Option<&'static str>,
     /// End of what it accounted for; `null` before its first delta.
     #[serde(serialize_with = "super::incomplete::rfc3339_or_null")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -91,6 +100,10 @@ impl Agent {
             samples: state.samples,
             instances: state.instances.clone(),
             certificate_expires: state.certificate_expires,
+            applied_generation: state.applied.map(|applied| applied.generation),
+            flag_pages: state.applied.map(|applied| applied.pages),
+            flag_pages_failed: state.applied.map(|applied| applied.failed),
+            flag_trouble: state.applied.and_then(|applied| applied.trouble.as_str()),
             covered_to: state.coverage.to,
             left: state.coverage.left && !state.connected,
             gaps: state

@@ -265,7 +265,7 @@ fn acknowledge(
         FromAggregator::Refuse(refuse) => {
             Err(format!("refused: {} ({})", refuse.text, refuse.code.as_str()))
         }
-        FromAggregator::Pong(_) | FromAggregator::Skipped(_) => Ok(()),
+        FromAggregator::Pong(_) | FromAggregator::Flags(_) | FromAggregator::Skipped(_) => Ok(()),
         FromAggregator::Welcome(_) => Err("welcomed twice".into()),
     }
 }

@@ -115,7 +115,7 @@ impl Document {
                 | mark(self.emergency, EMERGENCY),
         );
         for text in [self.scope.as_str(), &self.version] {
-            // Scopes are 255 bytes at most by their type, versions 64 by `Control`.
+            // 64 bytes at most: scopes by their type, versions by `Control`.
             out.push(u8::try_from(text.len()).unwrap_or(0));
             out.extend_from_slice(text.as_bytes());
         }

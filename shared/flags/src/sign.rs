@@ -77,6 +77,11 @@ impl SignedDocument {
         }
     }
 
+    /// The generation its bytes name, signed by whomever.
+    pub fn generation(&self) -> Option<u64> {
+        self.bytes.get(1..9)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
     /// The key it says it was signed with.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod journal;
 mod os;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod whole;
 
 pub use database::database;
 pub use disk::{Disk, DiskFile, DiskLock};
@@ -23,3 +24,4 @@ pub use journal::{
     ReadError, Record, Recovery,
 };
 pub use os::OsDisk;
+pub use whole::{read_whole, replace_whole};

@@ -96,6 +96,13 @@ impl<'a> Canary<'a> {
         Self { flags }
     }
 
+    /// The salt and the share, parts per million, that arms are assigned by, kill switch aside.
+    /// One relaxed load, so that they belong together.
+    pub fn salt_and_share(self) -> (u32, u32) {
+        let share = self.flags.share();
+        (share.salt, share.ppm)
+    }
+
     /// The arm of the request, user or session called `id`.
     ///
     /// The same id gets the same arm on every node; an id in the canary stays in it while the

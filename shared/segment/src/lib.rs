@@ -90,9 +90,9 @@ pub use crate::{
     identity::{Node, Origin, RecorderOptions},
     inner::RegisterError,
     reader::{
-        Baseline, BlockBaseline, GaugeReading, Harvest, HarvestError, ImportError, OpenError,
-        Owners, Quarantine, ReadPolicy, RequestsDelta, Scan, ScanError, SegmentInfo, SegmentReader,
-        SeriesDelta, scan,
+        Baseline, BlockBaseline, FlagPage, FlagWords, GaugeReading, Harvest, HarvestError,
+        ImportError, OpenError, Owners, Quarantine, ReadPolicy, RequestsDelta, Scan, ScanError,
+        SegmentInfo, SegmentReader, SeriesDelta, scan,
     },
     recorder::Recorder,
     series::{LocalSeries, Series, Timer},

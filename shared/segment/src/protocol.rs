@@ -41,6 +41,16 @@ pub(crate) fn length_was_read() {
     fence(Ordering::Acquire);
 }
 
+/// Orders the words of a flag page before the generation that is written next, by whatever means.
+///
+/// Release fence; pairs with the node's Acquire load of the generation: a node that sees a
+/// generation sees the words it describes, or newer ones. A fence, because the agent writes with
+/// `pwrite`: the kernel's copy is a plain store, which the fence orders on processors that would
+/// reorder it.
+pub(crate) fn words_were_written() {
+    fence(Ordering::Release);
+}
+
 /// Which thread slots are taken: bit n set means slot n has an owner. At most 64.
 pub(crate) struct SlotMap(AtomicU64);
 

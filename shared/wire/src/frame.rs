@@ -13,6 +13,7 @@ use crate::control::{Ack, Bye, Ping, Pong};
 use crate::delta::DeltaRef;
 use crate::dict::Dict;
 use crate::error::FrameError;
+use crate::flags::{Applied, Flags};
 use crate::handshake::{Hello, Welcome};
 use crate::kind::{FLAG_SKIPPABLE, Kind};
 use crate::limits::{HEAD_LEN, TAIL_LEN};
@@ -52,6 +53,8 @@ pub enum FromAgent<'a> {
     Ping(Ping),
     /// Nothing more will come on this connection.
     Bye(Bye),
+    /// What of the control plane's word is in force; minor version 1 on.
+    Applied(Applied),
     /// Left out; count it.
     Skipped(Skipped),
 }
@@ -67,6 +70,8 @@ pub enum FromAggregator {
     Ack(Ack),
     /// This late.
     Pong(Pong),
+    /// What the control plane decided; minor version 1 on.
+    Flags(Flags),
     /// Left out; count it.
     Skipped(Skipped),
 }
@@ -89,6 +94,7 @@ impl<'a> FromAgent<'a> {
             (Phase::Open(_), Kind::Delta) => DeltaRef::read(reader).map(Self::Delta),
             (Phase::Open(_), Kind::Ping) => Ping::read(reader).map(Self::Ping),
             (Phase::Open(_), Kind::Bye) => Bye::read(reader).map(Self::Bye),
+            (Phase::Open(_), Kind::Applied) => Applied::read(reader).map(Self::Applied),
             _ => Err(FrameError::OutOfPlace { kind }),
         }
     }
@@ -111,6 +117,7 @@ impl FromAggregator {
             (_, Kind::Refuse) => Refuse::read(reader).map(Self::Refuse),
             (Phase::Open(_), Kind::Ack) => Ack::read(reader).map(Self::Ack),
             (Phase::Open(_), Kind::Pong) => Pong::read(reader).map(Self::Pong),
+            (Phase::Open(_), Kind::Flags) => Flags::read(reader).map(Self::Flags),
             _ => Err(FrameError::OutOfPlace { kind }),
         }
     }

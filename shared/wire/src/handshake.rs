@@ -54,8 +54,6 @@ impl Hello {
     }
 
     /// The minor version both sides speak. (WIRE-003)
-    // The bound is the type's own only as long as the minor version is 0.
-    #[allow(clippy::absurd_extreme_comparisons)]
     pub const fn common_minor(&self) -> u16 {
         if self.minor < MINOR { self.minor } else { MINOR }
     }

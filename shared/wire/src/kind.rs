@@ -28,11 +28,15 @@ pub enum Kind {
     Pong = 8,
     /// Agent: nothing more will come on this connection.
     Bye = 9,
+    /// Aggregator: what the control plane decided, signed. Minor version 1 on.
+    Flags = 10,
+    /// Agent: what of it is in force. Minor version 1 on.
+    Applied = 11,
 }
 
 impl Kind {
     /// Every kind, by code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Welcome,
         Self::Refuse,
@@ -42,6 +46,8 @@ impl Kind {
         Self::Ping,
         Self::Pong,
         Self::Bye,
+        Self::Flags,
+        Self::Applied,
     ];
 
     /// The code on the wire.
@@ -52,7 +58,7 @@ impl Kind {
     /// The kind with this code, if this version defines one.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
-            1..=9 => Some(Self::ALL[code as usize - 1]),
+            1..=11 => Some(Self::ALL[code as usize - 1]),
             _ => None,
         }
     }
@@ -64,7 +70,10 @@ impl Kind {
 
     /// Whether the agent sends this kind; otherwise the aggregator does.
     pub const fn is_from_agent(self) -> bool {
-        matches!(self, Self::Hello | Self::Dict | Self::Delta | Self::Ping | Self::Bye)
+        matches!(
+            self,
+            Self::Hello | Self::Dict | Self::Delta | Self::Ping | Self::Bye | Self::Applied
+        )
     }
 
     /// Whether losing a frame of this kind would lose counts or names. (WIRE-018)
@@ -84,6 +93,8 @@ impl Kind {
             Self::Ping => "PING",
             Self::Pong => "PONG",
             Self::Bye => "BYE",
+            Self::Flags => "FLAGS",
+            Self::Applied => "APPLIED",
         }
     }
 }
@@ -103,7 +114,7 @@ mod tests {
         for code in 0..=u8::MAX {
             match Kind::from_code(code) {
                 Some(kind) => assert_eq!(kind.code(), code),
-                None => assert!(code == 0 || code > 9),
+                None => assert!(code == 0 || code > 11),
             }
         }
     }

@@ -21,6 +21,7 @@ mod delta_encode;
 mod dict;
 mod entry;
 mod error;
+mod flags;
 mod frame;
 mod handshake;
 mod kind;
@@ -39,6 +40,7 @@ pub use dict::{
     Dict, Gauge, GaugeId, Instance, InstanceId, Requests, RequestsId, Run, Series, SeriesId,
 };
 pub use error::{DictionaryError, EncodeError, FrameError, TextError};
+pub use flags::{Applied, Flags, Trouble};
 pub use frame::{FromAgent, FromAggregator, Phase, Skipped};
 pub use handshake::{Hello, Welcome};
 pub use kind::Kind;
@@ -50,7 +52,10 @@ pub use text::{Label, Labels, Reason, Text};
 pub const ALPN: &[u8] = b"lens-telemetry/1";
 
 /// The highest minor version this code speaks. (WIRE-002)
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
+
+/// The minor version from which FLAGS and APPLIED are spoken. (WIRE-140, WIRE-141)
+pub const MINOR_FLAGS: u16 = 1;
 
 /// The bucket scheme of every block: HdrHistogram's layout, 2 significant digits, 1 ns to
 /// 2^36−1 ns, one overflow counter. (WIRE-004)

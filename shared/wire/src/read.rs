@@ -51,6 +51,16 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// This many bytes, known beforehand.
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], FrameError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.bad(field))?;
+        self.rest = rest;
+        Ok(*bytes)
+    }
+
     /// This many bytes.
     pub(crate) fn bytes(&mut self, n: usize, field: &'static str) -> Result<&'a [u8], FrameError> {
         let (bytes, rest) = self.rest.split_at_checked(n).ok_or_else(|| self.bad(field))?;

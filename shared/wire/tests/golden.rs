@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{LIFE, OPEN, delta, dict, hello};
+use common::{LIFE, OPEN, applied, delta, dict, flags, hello};
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
     ALPN, Ack, Bye, FromAgent, FromAggregator, Phase, Ping, Reason, Refuse, RefuseCode, Welcome,
@@ -32,8 +32,8 @@ fn hello_keeps_its_bytes() {
     let bytes = encoded(|out| hello().encode(out));
     check(
         &bytes,
-        "36000000010000000101ffeeddccbbaa998877665544332211002a00000000000000066e6f64652d
-         3705302e312e3001047a6f6e650465752d31000064d48b42",
+        "36000000010001000101ffeeddccbbaa998877665544332211002a00000000000000066e6f64652d
+         3705302e312e3001047a6f6e650465752d310000cd626648",
     );
     assert!(matches!(FromAgent::parse(&bytes, Phase::Opening), Ok(FromAgent::Hello(_))));
     assert_eq!(ALPN, b"lens-telemetry/1"); // WIRE-001
@@ -44,7 +44,7 @@ fn welcome_keeps_its_bytes() {
     // WIRE-033
     let welcome = Welcome::new(&hello(), Sequence(41), UnixNanos(1_763_755_200_123_456_789));
     let bytes = encoded(|out| welcome.encode(out));
-    check(&bytes, "1a000000020000002900000000000000154d1b7e021e7a1800001000400000003fcf929d");
+    check(&bytes, "1a000000020001002900000000000000154d1b7e021e7a180000100040000000304b3cb0");
     assert_eq!(FromAggregator::parse(&bytes, Phase::Opening), Ok(FromAggregator::Welcome(welcome)));
 }
 
@@ -106,4 +106,21 @@ fn control_frames_keep_their_bytes() {
          7d3d",
     );
     check(&encoded(|out| Bye.encode(LIFE, out)), "000000000900a8dbf0d5");
+}
+
+#[test]
+fn flags_and_applied_keep_their_bytes() {
+    // WIRE-142, WIRE-145
+    let bytes = encoded(|out| flags().encode(LIFE, out));
+    check(
+        &bytes,
+        "6c0000000a0003030303030303030303030303030303030303030303030303030303030303030505
+         05050505050505050505050505050505050505050505050505050505050505050505050505050505
+         050505050505050505050505050505050505050505050a006120646f63756d656e74b5ea870c",
+    );
+    assert_eq!(FromAggregator::parse(&bytes, OPEN), Ok(FromAggregator::Flags(flags())));
+    let bytes = encoded(|out| applied().encode(LIFE, out));
+    check(&bytes, "110000000b0007000000000000000200000001000000012fd17080");
+    let Ok(FromAgent::Applied(read)) = FromAgent::parse(&bytes, OPEN) else { panic!("refused") };
+    assert_eq!(read, applied());
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LIFE, NONE, OPEN, Rng, delta, dict, hello, raw};
+use common::{LIFE, NONE, OPEN, Rng, applied, delta, dict, flags, hello, raw};
 use lens_hist::PagedCounts;
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
@@ -32,6 +32,8 @@ fn every_frame() -> Vec<(Kind, Vec<u8>)> {
             Kind::Ping => ping.encode(LIFE, &mut out),
             Kind::Pong => ping.answer(UnixNanos(3), UnixNanos(4)).encode(LIFE, &mut out),
             Kind::Bye => Bye.encode(LIFE, &mut out),
+            Kind::Flags => flags().encode(LIFE, &mut out),
+            Kind::Applied => applied().encode(LIFE, &mut out),
         }
         frames.push((kind, out));
     }
@@ -230,5 +232,23 @@ fn refusals_say_whether_they_pass() {
     for code in 0..20 {
         let passing = matches!(code, 0 | 4 | 6 | 8..);
         assert_eq!(RefuseCode::from_code(code).is_passing(), passing, "{code}");
+    }
+}
+
+#[test]
+fn a_document_is_taken_up_to_its_bound_and_refused_before_it_is_read_beyond() {
+    // WIRE-142, WIRE-143
+    let most = lens_model::limits::DOCUMENT_BYTES_MAX;
+    for (length, taken) in [(0, true), (most, true), (most + 1, false), (65_535, false)] {
+        let mut body = vec![7; 96];
+        body.extend((length as u16).to_le_bytes());
+        body.extend(vec![9; length]);
+        let frame = raw(10, 0, &body, LIFE);
+        let read = FromAggregator::parse(&frame, OPEN);
+        assert_eq!(read.is_ok(), taken, "{length}");
+        if !taken {
+            let error = FrameError::Field { kind: Kind::Flags, field: "document" };
+            assert_eq!(read.unwrap_err(), error);
+        }
     }
 }

@@ -10,9 +10,10 @@ const DOC: &str = include_str!("../../../docs/wire.md");
 const ELSEWHERE: [&str; 2] = ["*(obeyed by agent)*", "*(obeyed by aggregator)*"];
 
 /// Requirements obeyed by the programs around the frames. One that moves is a conscious act.
-const EXCEPTIONS: [&str; 15] = [
+const EXCEPTIONS: [&str; 19] = [
     "WIRE-032", "WIRE-061", "WIRE-070", "WIRE-071", "WIRE-072", "WIRE-073", "WIRE-074", "WIRE-075",
-    "WIRE-076", "WIRE-082", "WIRE-083", "WIRE-084", "WIRE-101", "WIRE-102", "WIRE-104",
+    "WIRE-076", "WIRE-082", "WIRE-083", "WIRE-084", "WIRE-101", "WIRE-102", "WIRE-104", "WIRE-140",
+    "WIRE-141", "WIRE-144", "WIRE-146",
 ];
 
 /// Each requirement's number and sentence.
@@ -102,5 +103,6 @@ fn the_limits_the_document_states_are_the_codes() {
     assert_eq!((CONNECTION_REQUESTS_MAX, CONNECTION_GAUGES_MAX), (32_768, 16_384));
     assert_eq!((LABELS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX), (16, 64, 200));
     assert_eq!((3 * SLICE_PART_BYTES_MAX + 2, EXTENSION_BYTES_MAX), (146, 4_096));
+    assert_eq!(lens_model::limits::DOCUMENT_BYTES_MAX, 512);
     assert_eq!((BLOCK_BYTES_MAX, AGENT_FRAMES_IN_FLIGHT_MAX), (39_287, 64));
 }

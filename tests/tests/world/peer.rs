@@ -128,7 +128,9 @@ impl Peer {
         loop {
             match self.answer(phase).await {
                 Some(FromAggregator::Refuse(refuse)) => return refuse,
-                Some(FromAggregator::Ack(_) | FromAggregator::Pong(_)) => {}
+                Some(
+                    FromAggregator::Ack(_) | FromAggregator::Pong(_) | FromAggregator::Flags(_),
+                ) => {}
                 other => panic!("expected REFUSE, got {other:?}"),
             }
         }
@@ -139,7 +141,9 @@ impl Peer {
         loop {
             match self.answer(self.phase()).await {
                 Some(FromAggregator::Ack(ack)) if ack.acked.0 >= sequence => return,
-                Some(FromAggregator::Ack(_) | FromAggregator::Pong(_)) => {}
+                Some(
+                    FromAggregator::Ack(_) | FromAggregator::Pong(_) | FromAggregator::Flags(_),
+                ) => {}
                 other => panic!("expected ACK of {sequence}, got {other:?}"),
             }
         }

@@ -11,6 +11,7 @@
 mod baseline;
 mod diff;
 mod fault;
+mod flag_page;
 mod found;
 mod harvest;
 mod mark;
@@ -32,6 +33,7 @@ use diff::{Accumulator, Counters};
 
 pub use baseline::{Baseline, BlockBaseline, ImportError};
 pub use fault::{HarvestError, OpenError, Quarantine};
+pub use flag_page::{FlagPage, FlagWords};
 pub use found::{GaugeReading, Harvest, RequestsDelta, SeriesDelta};
 pub use open::{Owners, ReadPolicy};
 pub use scan::{Scan, ScanError, scan};

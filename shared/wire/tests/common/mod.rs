@@ -5,8 +5,8 @@ use lens_hist::Sparse;
 use lens_model::{AgentName, Arm, Incarnation, InstanceName, Nanos, SeriesKey, Slice, Stage};
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
-    ClockOffset, DeltaEncoder, DeltaHead, Dict, Gauge, GaugeId, Hello, Instance, InstanceId, Label,
-    Phase, Requests, RequestsId, Run, Series, SeriesId,
+    Applied, ClockOffset, DeltaEncoder, DeltaHead, Dict, Flags, Gauge, GaugeId, Hello, Instance,
+    InstanceId, Label, Phase, Requests, RequestsId, Run, Series, SeriesId, Trouble,
 };
 
 pub const LIFE: Incarnation = Incarnation(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
@@ -116,6 +116,14 @@ pub fn delta() -> Vec<u8> {
     let mut out = Vec::new();
     encoder.finish(&head(), LIFE, &mut out);
     out
+}
+
+pub fn flags() -> Flags {
+    Flags { key: [3; 32], signature: [5; 64], document: b"a document".to_vec() }
+}
+
+pub fn applied() -> Applied {
+    Applied { generation: 7, pages: 2, failed: 1, trouble: Trouble::Key }
 }
 
 /// A frame with any type, flags and body, and the checksum of `life`; 0 is that of a handshake.
