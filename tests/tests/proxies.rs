@@ -56,11 +56,12 @@ fn curl(dir: &Path, proxy: &str, asked: &[(String, String)]) -> Vec<Saw> {
     let one = |(path, user): &(String, String)| {
         format!(
             "url = \"http://{proxy}{path}\"\nheader = \"x-user: {user}\"\noutput = /dev/null\n\
-             write-out = \"%{{http_code}} %header{{x-lens-arm}}\\n\"\nmax-time = 20\nsilent\nnext\n"
+             write-out = \"%{{http_code}} %header{{x-lens-arm}}\\n\"\nmax-time = 20\nsilent\n"
         )
     };
     let script = dir.join("curl.conf");
-    std::fs::write(&script, asked.iter().map(one).collect::<String>()).unwrap();
+    let each: Vec<String> = asked.iter().map(one).collect();
+    std::fs::write(&script, each.join("next\n")).unwrap();
     let out = Command::new("/usr/bin/curl").arg("--config").arg(&script).output().unwrap();
     let said = String::from_utf8(out.stdout).unwrap();
     let saw = said.lines().zip(asked).map(|(line, (path, user))| {

@@ -15,6 +15,12 @@ use super::ledger::Slices;
 /// Keys that mean nothing without `proxy.listen`.
 const NEEDS_LISTEN: [&str; 2] = ["proxy.stable", "proxy.canary"];
 
+/// Keys that a proxy cannot do without, and what to say.
+const NEEDED: [(&str, &str); 2] = [
+    ("proxy.stable", "name the service as host:port"),
+    ("proxy.slice", "say what is searched, as repo_type/language/size"),
+];
+
 /// The proxy's configuration.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
@@ -54,63 +60,35 @@ impl ProxyConfig {
     /// # Errors
     /// Every problem found.
     pub fn check(settings: &Settings) -> Result<Option<Self>, Vec<Problem>> {
+        let mut read = Reader { settings, problems: Vec::new() };
         let Some(listen) = settings.address("proxy.listen") else {
-            let set = NEEDS_LISTEN.into_iter().find(|key| settings.text(key).is_some());
-            return set.map_or(Ok(None), |key| {
-                Err(vec![problem(key, "is set and proxy.listen is not: set both or neither")])
-            });
+            read.none_of(&NEEDS_LISTEN);
+            return read.end(None);
         };
-        let mut problems = Vec::new();
-        let stable = settings.text("proxy.stable").map(|text| upstream("proxy.stable", text));
-        let missing = "is not set: name the service as host:port";
-        let stable =
-            taken(stable.unwrap_or_else(|| Err(problem("proxy.stable", missing))), &mut problems);
-        let canary = settings.text("proxy.canary").map(|text| upstream("proxy.canary", text));
-        let canary = canary.and_then(|canary| taken(canary, &mut problems));
-        let pattern = settings.text("proxy.slice").unwrap_or_default().parse::<Pattern>();
-        let pattern = pattern.map_err(|error| problem("proxy.slice", &error.to_string()));
-        let pattern = taken(pattern, &mut problems);
-        let slices = taken(slices(settings), &mut problems);
-        let user_header = settings.text("proxy.user_header").map(|name| {
-            HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| problem("proxy.user_header", "is no header's name"))
-        });
-        let user_header = user_header.and_then(|name| taken(name, &mut problems));
-        let stage = settings.text("proxy.stage").unwrap_or_default().parse::<Stage>();
-        let stage = stage.map_err(|error| problem("proxy.stage", &error.to_string()));
-        let stage = taken(stage, &mut problems);
-        let bad_query = settings.list("proxy.bad_query");
-        if bad_query.iter().any(String::is_empty) {
-            problems
-                .push(problem("proxy.bad_query", "holds an empty text, which is in any answer"));
-        }
-        let own = listen.to_string();
-        for (key, upstream) in [("proxy.stable", &stable), ("proxy.canary", &canary)] {
-            if upstream.as_ref().is_some_and(|upstream| upstream.as_str() == own) {
-                problems.push(problem(key, "is proxy.listen: name the service, not the proxy"));
-            }
-        }
-        let (Some(stable), Some(pattern), Some(slices), Some(stage), true) =
-            (stable, pattern, slices, stage, problems.is_empty())
-        else {
-            return Err(problems);
-        };
+        read.all_of(&NEEDED);
+        let stable = read.parse("proxy.stable", upstream);
+        let canary = read.parse("proxy.canary", upstream);
+        read.others(listen, [&stable, &canary]);
+        let pattern = read.parse("proxy.slice", |text| text.parse().map_err(said));
+        let user_header = read.parse("proxy.user_header", header);
+        let stage = read.parse("proxy.stage", |text| text.parse().map_err(said));
+        let (slices, bad_query) = (read.slices(), read.bad_query());
+        let (Some(stable), Some(pattern)) = (stable, pattern) else { return read.end(None) };
         let millis = |key| Duration::from_millis(settings.integer(key));
-        Ok(Some(Self {
+        read.end(Some(Self {
             listen,
             stable,
             canary,
             pattern,
             slices,
             user_header,
-            stage,
+            stage: stage.unwrap_or(Stage::E2e),
             timeout: millis("proxy.timeout_ms"),
             connect_timeout: millis("proxy.connect_timeout_ms"),
             client_timeout: millis("proxy.client_timeout_ms"),
             idle_timeout: millis("proxy.idle_timeout_ms"),
             body_bytes_max: settings.integer("proxy.body_bytes_max"),
-            connections_max: usize::try_from(settings.integer("proxy.connections_max"))
-                .unwrap_or(usize::MAX),
+            connections_max: read.size("proxy.connections_max"),
             bad_query,
         }))
     }
@@ -124,45 +102,110 @@ impl ProxyConfig {
     }
 }
 
-fn problem(key: &str, what: &str) -> Problem {
-    Problem { origin: "configuration".into(), what: format!("{key} {what}") }
+/// Settings as they are read, and everything wrong with them.
+struct Reader<'a> {
+    settings: &'a Settings,
+    problems: Vec<Problem>,
 }
 
-fn taken<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
-    result.map_err(|problem| problems.push(problem)).ok()
+impl Reader<'_> {
+    /// What was read, if nothing is wrong.
+    fn end<T>(&mut self, read: Option<T>) -> Result<Option<T>, Vec<Problem>> {
+        let problems = std::mem::take(&mut self.problems);
+        if problems.is_empty() { Ok(read) } else { Err(problems) }
+    }
+
+    fn problem(&mut self, key: &str, what: &str) {
+        self.problems
+            .push(Problem { origin: "configuration".into(), what: format!("{key} {what}") });
+    }
+
+    /// The meaning of a key; `None` where it is unset or has none, which then is a problem.
+    fn parse<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        parse(self.settings.text(key)?).map_err(|what| self.problem(key, &what)).ok()
+    }
+
+    fn size(&self, key: &'static str) -> usize {
+        usize::try_from(self.settings.integer(key)).unwrap_or(usize::MAX)
+    }
+
+    fn none_of(&mut self, keys: &[&'static str]) {
+        for key in keys.iter().filter(|key| self.settings.text(key).is_some()) {
+            self.problem(key, "is set and proxy.listen is not: set both or neither");
+        }
+    }
+
+    fn all_of(&mut self, keys: &[(&'static str, &str)]) {
+        for (key, remedy) in keys.iter().filter(|(key, _)| self.settings.text(key).is_none()) {
+            self.problem(key, &format!("is not set: {remedy}"));
+        }
+    }
+
+    /// A proxy before itself would ask itself for ever.
+    fn others(&mut self, listen: SocketAddr, upstreams: [&Option<Authority>; 2]) {
+        let own = listen.to_string();
+        for (key, upstream) in NEEDS_LISTEN.into_iter().zip(upstreams) {
+            if upstream.as_ref().is_some_and(|upstream| upstream.as_str() == own) {
+                self.problem(key, "is proxy.listen: name the service, not the proxy");
+            }
+        }
+    }
+
+    fn bad_query(&mut self) -> Vec<String> {
+        let texts = self.settings.list("proxy.bad_query");
+        if texts.iter().any(String::is_empty) {
+            self.problem("proxy.bad_query", "holds an empty text, which is in any answer");
+        }
+        texts
+    }
+
+    fn slices(&mut self) -> Slices {
+        let known = self.settings.list("proxy.slices");
+        if known.is_empty() {
+            return Slices::First(self.size("proxy.slices_max"));
+        }
+        if known.len() > PROXY_SLICES_MAX {
+            let what = format!("names {} slices, more than {PROXY_SLICES_MAX}", known.len());
+            self.problem("proxy.slices", &what);
+        }
+        let mut slices: Vec<Slice> = Vec::new();
+        for text in known {
+            match text.parse() {
+                Ok(slice) => slices.push(slice),
+                Err(error) => self.problem("proxy.slices", &said(error)),
+            }
+        }
+        slices.sort();
+        slices.dedup();
+        Slices::Known(slices)
+    }
+}
+
+/// An error as the end of a sentence that begins with its key.
+fn said(error: impl std::fmt::Display) -> String {
+    format!("says {error}")
+}
+
+fn header(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("is {name:?}, no header's name"))
 }
 
 /// `host:port`, with `http://` before it if one likes.
-fn upstream(key: &str, text: &str) -> Result<Authority, Problem> {
+fn upstream(text: &str) -> Result<Authority, String> {
     if text.starts_with("https://") {
-        let what = "is https: this proxy speaks plain HTTP to the service beside it";
-        return Err(problem(key, what));
+        return Err("is https: this proxy speaks plain HTTP to the service beside it".into());
     }
     let bare = text.strip_prefix("http://").unwrap_or(text);
     let bare = bare.strip_suffix('/').unwrap_or(bare);
     let good = |authority: &Authority| {
         authority.port_u16().is_some_and(|port| port > 0) && !bare.contains('@')
     };
-    bare.parse().ok().filter(good).ok_or_else(|| {
-        problem(key, &format!("is {text:?}, which is not host:port such as 127.0.0.1:8080"))
-    })
-}
-
-fn slices(settings: &Settings) -> Result<Slices, Problem> {
-    let known = settings.list("proxy.slices");
-    if known.is_empty() {
-        let most = usize::try_from(settings.integer("proxy.slices_max")).unwrap_or(usize::MAX);
-        return Ok(Slices::First(most));
-    }
-    if known.len() > PROXY_SLICES_MAX {
-        let what = format!("names {} slices, more than {PROXY_SLICES_MAX}", known.len());
-        return Err(problem("proxy.slices", &what));
-    }
-    let known: Result<Vec<Slice>, _> = known.iter().map(|text| text.parse()).collect();
-    let mut known = known.map_err(|error| problem("proxy.slices", &error.to_string()))?;
-    known.sort();
-    known.dedup();
-    Ok(Slices::Known(known))
+    let parsed = bare.parse().ok().filter(good);
+    parsed.ok_or_else(|| format!("is {text:?}, which is not host:port such as 127.0.0.1:8080"))
 }
 
 #[cfg(test)]
@@ -210,10 +253,10 @@ mod tests {
     #[test]
     fn an_upstream_is_host_and_port() {
         for good in ["search.local:80", "http://[::1]:9/", "http://10.0.0.1:80"] {
-            assert!(upstream("k", good).is_ok(), "{good}");
+            assert!(upstream(good).is_ok(), "{good}");
         }
         for bad in ["search.local", "https://a:1", "a:0", "a:70000", "http://a:1/x", "u@a:1", ""] {
-            assert!(upstream("k", bad).is_err(), "{bad}");
+            assert!(upstream(bad).is_err(), "{bad}");
         }
     }
 
@@ -230,6 +273,8 @@ mod tests {
             assert!(said.contains(&format!("proxy.{key} ")), "{key}: {said}");
         }
         assert!(problems(&[("proxy.stable", "127.0.0.1:8080")]).contains("not the proxy"));
+        let bare = ProxyConfig::check(&settings(&LEAST[..1]).unwrap()).unwrap_err();
+        assert_eq!(bare.len(), 2, "{bare:?}");
     }
 
     #[test]
