@@ -17,6 +17,10 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v curl >/dev/null || missing+=(curl)
 command -v npm >/dev/null || missing+=(nodejs npm)
+command -v go >/dev/null || missing+=(golang-go)
+[ -d /usr/share/gocode/src/github.com/Masterminds/sprig ] \
+    || missing+=(golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev)
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
     as_root apt-get update -q
@@ -24,7 +28,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0
+wanted=(hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0
     xds-protos==1.85.0 pyyaml==6.0.4)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"

@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
         path: "control.dir",
         kind: Kind::Path,
         default: None,
-        doc: "where the control key and the last flags are kept; beside spool.dir, named control, when unset",
+        doc: "where the control key and the last flags are kept; in spool.dir, named control, when unset",
     },
     Key {
         path: "control.key",
@@ -316,9 +316,8 @@ impl Config {
         }
         labels.extend(settings.labels("node.labels"));
         let spool_dir = settings.path("spool.dir").unwrap_or_else(default_spool_dir);
-        let beside = || spool_dir.with_file_name("control");
         Ok(Self {
-            control_dir: settings.path("control.dir").unwrap_or_else(beside),
+            control_dir: settings.path("control.dir").unwrap_or_else(|| spool_dir.join("control")),
             control_key: control_key.and_then(|(_, key)| key),
             segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
             scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),

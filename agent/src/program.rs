@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -10,6 +11,7 @@ use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
+use lens_service::supervise;
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -17,6 +19,9 @@ use crate::agent::Agent;
 use crate::config::{Config, KEYS, PREFIX};
 use crate::proxy::{Proxy, ProxyError};
 use crate::status::Status;
+
+/// Longest that one harvest may take before the watchdog is no longer answered.
+const HARVEST_MAX: Duration = Duration::from_secs(30);
 
 /// lens-agent: harvests the latency segments of search nodes and ships them to an aggregator.
 #[derive(Parser, Debug)]
@@ -98,7 +103,16 @@ async fn serve(config: Config) -> Exit {
         |hangups| Some(tokio::spawn(note_hangups(hangups, agent.admin().status))),
     );
     let shutdown = after_proxy(proxy, shutdown);
+    let status = agent.admin().status;
+    let rounds = move || {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        count(&status.counters.harvests_total) + count(&status.counters.harvests_paused_total)
+    };
+    let round_max = HARVEST_MAX + Duration::from(config.harvest_interval);
+    let supervised = tokio::spawn(supervise::watched(rounds, round_max, shutdown.clone()));
+    supervise::ready(&format!("harvesting {}", config.segments_dir.display()));
     agent.run(&shutdown).await;
+    drop(supervised.await);
     stop_admin.begin();
     drop(tokio::time::timeout(Duration::from_secs(1), admin).await);
     Exit::Done

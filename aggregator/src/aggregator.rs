@@ -187,6 +187,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { biased; () = shutdown.wait() => return, _ = ticks.tick() => {} }
+        let turn_of = Arc::clone(&state);
         let state = Arc::clone(&state);
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
@@ -200,7 +201,10 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
             watch
         });
         match turn.await {
-            Ok(back) => watch = back,
+            Ok(back) => {
+                watch = back;
+                turn_of.rounds.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => {
                 error!(%error, "windows are no longer sealed");
                 return;

@@ -12,6 +12,7 @@ use lens_service::env::Env;
 use lens_service::exit::Exit;
 use lens_service::program::Program;
 use lens_service::shutdown::Shutdown;
+use lens_service::supervise;
 use lens_service::tls::{self, HttpsFiles, IdentityFiles, Stamp, TlsError};
 use tracing::{error, info};
 
@@ -27,6 +28,9 @@ use crate::state::State;
 
 /// Longest open requests are waited for at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// Longest that sealing and judging one slot may take before the watchdog is no longer answered.
+const TURN_MAX: Duration = Duration::from_secs(30);
 
 /// lens-aggregator: merges the deltas of agents exactly and serves API and page.
 #[derive(Parser, Debug)]
@@ -115,12 +119,17 @@ async fn serve(config: Config) -> Exit {
         }
         Err(error) => error!(%error, "SIGHUP cannot be handled"),
     }
+    let (counted, turn_max) = (Arc::clone(&state), TURN_MAX + Duration::from(config.base));
+    let rounds = move || counted.rounds.load(Ordering::Relaxed);
+    let supervised = tokio::spawn(supervise::watched(rounds, turn_max, shutdown.clone()));
     let signing = tokio::spawn(state.security.audit.clone().keep_signed(shutdown.clone()));
     let running = tokio::spawn(aggregator.run(shutdown.clone()));
     let router = crate::api::router(Arc::clone(&state));
     let http =
         tokio::spawn(crate::serve::serve(http, tls.map(|(tls, _)| tls), router, shutdown.clone()));
+    supervise::ready(&format!("agents at {quic}, page at {api}"));
     shutdown.wait().await;
+    drop(supervised.await);
     state.draining.store(true, Ordering::Relaxed);
     info!("draining");
     drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);

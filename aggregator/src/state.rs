@@ -356,6 +356,8 @@ pub struct State {
     pub listening: AtomicBool,
     /// Whether it is shutting down.
     pub draining: AtomicBool,
+    /// Rounds of sealing and judging done.
+    pub rounds: AtomicU64,
     /// What it counts about itself.
     pub counters: Counters,
     /// Alerts and whom they are told to.
@@ -395,6 +397,7 @@ impl State {
             events: broadcast::Sender::new(lens_model::limits::EVENT_BACKLOG_MAX),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             counters: Counters::default(),
             alerts,
             flags,

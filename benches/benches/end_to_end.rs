@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lens_agent::config::Config;
+use lens_agent::flags::Flags;
 use lens_agent::link;
 use lens_agent::spool::{
     HistogramDelta, Level, Outbox, Record, Recovered, SharedSpool, SpoolError,
@@ -285,7 +286,10 @@ impl Ours {
         let changed = Arc::clone(&shared.changed);
         let config = Arc::new(config(files, spiffe, address));
         let (stop_client, client_stopped) = Shutdown::manual();
-        client.spawn(link::run(Env::system(), config, shared, Arc::clone(&status), client_stopped));
+        let domain = config.identity.trust_domain.clone();
+        let flags = Flags::open(&Env::system(), &dir.path().join("control"), domain, None);
+        let (env, flags) = (Env::system(), Arc::new(flags));
+        client.spawn(link::run(env, config, shared, Arc::clone(&status), flags, client_stopped));
         let running = [stop_server, stop_client];
         Ok(Self {
             client,
@@ -336,6 +340,8 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         identity: spiffe,
         spool_dir: std::path::PathBuf::new(),
         spool_bytes_max: 64 << 20,
+        control_dir: std::path::PathBuf::new(),
+        control_key: None,
         zone: String::new(),
         labels: Vec::new(),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -6,6 +6,7 @@ mod alerts;
 mod audit;
 mod certs;
 mod demo;
+mod flags;
 mod replay;
 mod role;
 mod status;
@@ -37,6 +38,9 @@ enum Command {
     /// Alerts: list them, take them on, keep them quiet, test their sinks.
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Flags: what every setting holds, and setting one.
+    #[command(subcommand)]
+    Flags(flags::Command),
     /// Judge recorded latencies on their own clock.
     Replay(replay::Args),
     /// Make a certificate authority and issue certificates from it.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Status(args) => status::run(&args),
         Command::Alerts(command) => alerts::run(&command),
+        Command::Flags(command) => flags::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),
         Command::Token(command) => token::run(&command),

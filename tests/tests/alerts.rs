@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use lens_model::Stage;
 use lens_segment::Recorder;
 use serde_json::{Value, json};
+use world::peers::{present, python};
 use world::receiver::{Receiver, Reply, Request};
 use world::{PATIENCE, Process, World, holds, http, process, recorder, slice, until, until_within};
 
@@ -191,30 +192,9 @@ fn a_sink_that_refuses_is_an_alert_on_the_others_and_its_letters_are_counted() {
     assert!(String::from_utf8_lossy(&out.stdout).contains("not delivered: 403 no"));
 }
 
-/// The Python with the peers' libraries; `None`, said loudly, where it is not and need not be.
-fn peers() -> Option<PathBuf> {
-    let dir = std::env::var_os("LENS_TEST_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-peers"),
-        PathBuf::from,
-    );
-    present(&dir.join("bin/python"))
-}
-
-/// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-fn present(path: &Path) -> Option<PathBuf> {
-    if path.exists() {
-        return Some(path.to_owned());
-    }
-    let missing = format!("{} is not there: run deploy/test-peers.sh", path.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED AGAINST THE PEER: {missing}\n");
-    None
-}
-
 #[test]
 fn what_is_sent_is_accepted_by_libraries_of_the_receivers() {
-    let Some(python) = peers() else { return };
+    let Some(python) = python() else { return };
     let mut world = World::bare();
     let receiver = Receiver::new([]);
     let url = format!("http://{}", receiver.address);

@@ -334,7 +334,7 @@ pub(super) async fn set_flag(
 ///
 /// Which arm a user belongs to now: the same answer as on every node and proxy.
 #[utoipa::path(get, path = "/canary/assignment", tag = "control",
-    params(("user" = Option<String>, Query, description = "User, session or request id; `anonymous` when left out")),
+    params(("user" = Option<String>, Query, description = "User, session or request id; `anonymous` when left out", example = "user-42")),
     responses(
         (status = 200, description = "The arm", body = AssignmentAnswer),
         (status = 400, description = "An unknown parameter", body = Problem,

@@ -98,6 +98,7 @@ pub struct Replay {
     judges: Vec<Box<dyn SlotJudge>>,
     decisions: Vec<Decision>,
     slots: u64,
+    samples: u64,
 }
 
 impl std::fmt::Debug for Replay {
@@ -121,6 +122,7 @@ impl Replay {
             judges,
             decisions: Vec::new(),
             slots: 0,
+            samples: 0,
         }
     }
 
@@ -174,6 +176,7 @@ impl Replay {
         cell.counts.add(lens_hist::layout::index_of(nanos), 1);
         cell.ok += u64::from(ok);
         cell.errors += u64::from(!ok);
+        self.samples += 1;
         Ok(())
     }
 
@@ -190,11 +193,14 @@ impl Replay {
         errors: u64,
     ) -> Result<(), ReplayError> {
         let cell = self.cell(t_ms, series)?;
+        let mut samples = 0_u64;
         for (index, count) in counts {
             cell.counts.add(index, count);
+            samples = samples.saturating_add(count);
         }
         cell.ok = cell.ok.saturating_add(ok);
         cell.errors = cell.errors.saturating_add(errors);
+        self.samples = self.samples.saturating_add(samples);
         Ok(())
     }
 
@@ -211,6 +217,7 @@ impl Replay {
         let mut summary = Map::new();
         summary.insert("kind".into(), "summary".into());
         summary.insert("slots".into(), self.slots.into());
+        summary.insert("samples".into(), self.samples.into());
         self.judges.iter().for_each(|judge| judge.summarise(&mut summary));
         summary
     }

@@ -230,3 +230,122 @@ impl<'a> Rest<'a> {
         std::str::from_utf8(text).map_err(|_| DocumentError::Field(field))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn document() -> Document {
+        Document {
+            generation: 7,
+            issued_at: UnixNanos(1_000),
+            expires_at: UnixNanos(2_000),
+            scope: Scope::TrustDomain(TrustDomain::new("lens.test").unwrap()),
+            assignment: Assignment {
+                salt: 0xdead_beef,
+                share: Share::percent(25.0).unwrap(),
+                progressive: true,
+                killed: false,
+            },
+            version: "2.0.0".into(),
+            bits: Flag::StageBEnabled.bit(),
+            emergency: false,
+        }
+    }
+
+    fn bytes(document: &Document) -> Vec<u8> {
+        let mut out = Vec::new();
+        document.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_document_keeps_its_bytes_and_reads_back_from_them() {
+        let bytes = bytes(&document());
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = [
+            "01",
+            "0700000000000000",
+            "e803000000000000",
+            "d007000000000000",
+            "2000000000000000",
+            "efbeadde",
+            "c409",
+            "01",
+            "096c656e732e74657374",
+            "05322e302e30",
+        ];
+        assert_eq!(hex, expected.concat());
+        assert_eq!(Document::decode(&bytes), Ok(document()));
+    }
+
+    #[test]
+    fn every_cut_and_every_addition_is_refused() {
+        let bytes = bytes(&document());
+        for length in 0..bytes.len() {
+            let error = Document::decode(&bytes[..length]).unwrap_err();
+            assert!(matches!(error, DocumentError::Truncated(_)), "{length}: {error}");
+        }
+        let more = [&bytes[..], b"x"].concat();
+        assert_eq!(Document::decode(&more), Err(DocumentError::Trailing(1)));
+        let long = vec![1; DOCUMENT_BYTES_MAX + 1];
+        assert_eq!(Document::decode(&long), Err(DocumentError::TooLong(long.len())));
+    }
+
+    #[test]
+    fn every_field_is_bounded_at_its_bound() {
+        let refused = |change: &dyn Fn(&mut Document)| {
+            let mut document = document();
+            change(&mut document);
+            Document::decode(&bytes(&document)).err()
+        };
+        let field = |name| Some(DocumentError::Field(name));
+        let life = DOCUMENT_LIFE_MAX.0;
+        assert_eq!(refused(&|d| d.generation = 0), field("generation"));
+        assert_eq!(refused(&|d| d.expires_at = d.issued_at), field("expires_at"));
+        assert_eq!(refused(&|d| d.expires_at = UnixNanos(d.issued_at.0 + life)), None);
+        assert_eq!(refused(&|d| d.expires_at = UnixNanos(1_001 + life)), field("expires_at"));
+        assert_eq!(refused(&|d| d.bits = 1 << 62), None);
+        assert_eq!(refused(&|d| d.bits = 1 << 63), field("bits"));
+        assert_eq!(refused(&|d| d.version = "x".repeat(64)), None);
+        assert_eq!(refused(&|d| d.version = "x".repeat(65)), field("version"));
+        assert_eq!(refused(&|d| d.version = "a b".into()), field("version"));
+        assert_eq!(refused(&|d| d.scope = Scope::Fleet), None);
+        let mut raw = bytes(&document());
+        raw[37..39].copy_from_slice(&10_001_u16.to_le_bytes());
+        assert_eq!(Document::decode(&raw), Err(DocumentError::Field("share")));
+        let mut raw = bytes(&document());
+        raw[39] = 8;
+        assert_eq!(Document::decode(&raw), Err(DocumentError::Field("marks")));
+        raw[0] = 2;
+        assert_eq!(Document::decode(&raw), Err(DocumentError::Form(2)));
+    }
+
+    #[test]
+    fn an_expired_document_has_no_canary_and_keeps_its_flags() {
+        let document = document();
+        let at = |nanos| document.assignment_at(UnixNanos(nanos)).effective();
+        assert_eq!(at(1_999).as_percent(), 25.0);
+        assert_eq!(at(2_000), Share::NONE);
+        assert!(document.flag(Flag::StageBEnabled));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_document_of_one_spelling_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            at in 0_usize..60, byte in any::<u8>(),
+        ) {
+            let mut near = super::tests::bytes(&document());
+            let length = near.len();
+            near[at % length] = byte;
+            for bytes in [bytes, near] {
+                if let Ok(document) = Document::decode(&bytes) {
+                    prop_assert_eq!(super::tests::bytes(&document), bytes);
+                }
+            }
+        }
+    }
+}

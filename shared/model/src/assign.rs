@@ -34,6 +34,7 @@ pub fn arm(salt: u32, share_ppm: u32, id: &[u8]) -> Arm {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -45,6 +46,27 @@ mod tests {
 
     /// Computed by an independent implementation of the same definition.
     const GOLDEN: [u64; 2] = [0x4a29_f311_7d89_d146, 0xd11b_d9fd_419e_7e34];
+
+    /// docs/assignment.md, whose numbers another implementation computed.
+    #[test]
+    fn the_document_for_other_languages_says_what_the_code_does() {
+        let document = include_str!("../../../docs/assignment.md");
+        let mut rows = 0;
+        for row in document.lines().filter_map(|line| line.strip_prefix("| 0x")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+            let id = match cells[1] {
+                "(empty)" => String::new(),
+                "`x`, a hundred times" => "x".repeat(100),
+                quoted => quoted.trim_matches('`').to_owned(),
+            };
+            let salt = u32::try_from(hex(cells[0])).unwrap();
+            assert_eq!(hash(salt, id.as_bytes()), hex(cells[2]), "{row}");
+            assert_eq!(place(salt, id.as_bytes()).to_string(), cells[3].replace(',', ""), "{row}");
+            rows += 1;
+        }
+        assert_eq!(rows, 9);
+    }
 
     #[test]
     fn an_id_in_the_canary_stays_there_as_the_share_grows() {

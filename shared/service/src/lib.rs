@@ -16,5 +16,6 @@ pub mod planted;
 pub mod program;
 pub mod secret;
 pub mod shutdown;
+pub mod supervise;
 pub mod time;
 pub mod tls;

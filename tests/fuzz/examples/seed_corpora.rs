@@ -5,13 +5,14 @@
 
 use std::path::Path;
 
+use lens_flags::{Assignment, Document, Scope, Share, SignedDocument, SigningKey};
 use lens_hist::{Sparse, block};
 use lens_model::{
     AgentName, Arm, Incarnation, InstanceName, Nanos, Sequence, SeriesKey, Slice, Stage, UnixNanos,
 };
 use lens_wire::{
-    Ack, AgentDictionary, Bye, ClockOffset, DeltaEncoder, DeltaHead, Hello, Instance, Label, Ping,
-    Welcome,
+    Ack, AgentDictionary, Applied, Bye, ClockOffset, DeltaEncoder, DeltaHead, Flags, Hello,
+    Instance, Label, Ping, Trouble, Welcome,
 };
 
 const LIFE: Incarnation = Incarnation(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
@@ -20,6 +21,7 @@ fn main() {
     frames();
     blocks();
     certificates();
+    documents();
     put("config", "agent", b"\0[harvest]\ninterval_ms = 500\n[node]\nlabels = { rack = \"r7\" }\n");
     put("config", "aggregator", b"\x01[slo]\ntail_ratio = 2.5\n[slices]\nknown = [\"a/b/c\"]\n");
     put("config", "unknown", b"\0[harvst]\ninterval = -1\n");
@@ -93,6 +95,28 @@ fn frames() {
     Ping { nonce: 1, t1: UnixNanos(2) }.encode(LIFE, &mut stream);
     Bye.encode(LIFE, &mut stream);
     put("frame", "conversation", &stream);
+}
+
+fn documents() {
+    let document = Document {
+        generation: 7,
+        issued_at: UnixNanos(1_000),
+        expires_at: UnixNanos(2_000),
+        scope: Scope::Fleet,
+        assignment: Assignment { salt: 9, share: Share::ALL, progressive: true, killed: true },
+        version: "2.0.0".into(),
+        bits: 1 << 5,
+        emergency: true,
+    };
+    let mut bytes = Vec::new();
+    document.encode(&mut bytes);
+    put("document", "killed", &bytes);
+    let signed = SignedDocument::sign(&document, &SigningKey::from_bytes(&[7; 32]));
+    let (key, signature, document) = (signed.key, signed.signature, signed.bytes);
+    let mut stream = vec![90];
+    Flags { key, signature, document }.encode(LIFE, &mut stream);
+    Applied { generation: 7, pages: 2, failed: 1, trouble: Trouble::Key }.encode(LIFE, &mut stream);
+    put("frame", "flags", &stream);
 }
 
 fn few() -> Sparse {

@@ -22,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: targets::service::certificate },
     Target { name: "config", run: targets::service::config },
     Target { name: "delta", run: targets::wire::delta },
+    Target { name: "document", run: targets::document::document },
     Target { name: "frame", run: targets::wire::frame },
     Target { name: "hello", run: targets::wire::hello },
     Target { name: "journal", run: targets::journal::recovery },

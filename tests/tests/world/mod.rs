@@ -8,6 +8,7 @@
 pub mod http;
 pub mod node;
 pub mod peer;
+pub mod peers;
 pub mod process;
 pub mod receiver;
 pub mod spaces;

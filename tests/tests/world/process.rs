@@ -32,14 +32,20 @@ pub fn program() -> Command {
 /// Runs the program to its end, which must come by itself.
 pub fn run(args: &[&str]) -> Output {
     let mut command = program();
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args);
+    finish(command)
+}
+
+/// Runs a command of the program to its end, which must come by itself.
+pub fn finish(mut command: Command) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // A role runs for as long as its standard input is open.
     let stdin = child.stdin.take();
     if ended(&mut child, PATIENCE).is_none() {
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
-        panic!("{args:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
+        panic!("{command:?} did not end: {}", String::from_utf8_lossy(&output.stderr));
     }
     drop(stdin);
     child.wait_with_output().unwrap()

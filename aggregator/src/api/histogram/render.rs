@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer, V2Serializer};
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use lens_hist::{Counts, Quantile, Sparse, layout, samples_min};
 use lens_model::{Nanos, UnixNanos};
 
@@ -103,9 +103,10 @@ fn to_hdr(counts: &Counts) -> io::Result<Histogram<u64>> {
     counts.to_hdr().map_err(|error| io::Error::other(error.to_string()))
 }
 
+/// The compressed V2 form, which every implementation reads; not all of them read the plain one.
 pub(super) fn hdr_base64(counts: &Counts) -> io::Result<String> {
     let mut bytes = Vec::new();
-    V2Serializer::new()
+    V2DeflateSerializer::new()
         .serialize(&to_hdr(counts)?, &mut bytes)
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(base64::engine::general_purpose::STANDARD.encode(bytes))

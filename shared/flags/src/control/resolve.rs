@@ -66,7 +66,7 @@ impl Control {
         let key = [user, flag.path(), &experiment].join("\0");
         let bucket = assign::place(0, key.as_bytes()) / (assign::PPM / 100);
         let share = self.value(Path::AbTrafficPercentage, now).number()?;
-        (f64::from(bucket) < share).then_some(bucket % 2 == 0)
+        (f64::from(bucket) < share).then_some(bucket.is_multiple_of(2))
     }
 
     /// Whether what was measured lets a flag be on.

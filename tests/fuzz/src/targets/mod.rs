@@ -1,5 +1,6 @@
 //! The targets, by what they read.
 
+pub(crate) mod document;
 pub(crate) mod journal;
 pub(crate) mod segment;
 pub(crate) mod service;
