@@ -28,8 +28,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-wanted=(hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0
-    xds-protos==1.85.0 pyyaml==6.0.4)
+wanted=(hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0 pagerduty==7.2.0 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+# An OTLP receiver by the official definitions.
+wanted+=(googleapis-common-protos==1.76.0 grpcio==1.85.3 opentelemetry-proto==1.45.2)
+# Envoy's messages, and what reads its example.
+wanted+=(pyyaml==6.0.4 xds-protos==1.85.0)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"

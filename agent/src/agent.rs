@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug_span, error, info, warn};
 
 use crate::admin::Admin;
 use crate::config::Config;
@@ -179,6 +179,7 @@ impl Agent {
             // File reads and syncs: off the threads that serve the network.
             let wall = Arc::clone(&env.clock);
             let turn = env.blocking(move || {
+                let _span = debug_span!("harvest", scan = look).entered();
                 if look {
                     harvester.scan();
                 }

@@ -110,6 +110,7 @@ pub const KEYS: &[Key] = &[
         default: None,
         doc: "labels of this host, at most 15, such as { rack = \"r7\" }",
     },
+    lens_service::telemetry::KEY,
     Key {
         path: "proxy.listen",
         kind: Kind::Address,

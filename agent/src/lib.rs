@@ -17,5 +17,6 @@ pub mod proxy;
 pub mod ship;
 pub mod spool;
 pub mod status;
+mod telemetry;
 
 pub use agent::{Agent, StartError, run_on};

@@ -18,7 +18,7 @@ use quinn::{
     VarInt,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::config::Config;
 use crate::flags::Flags;
@@ -136,6 +136,8 @@ pub async fn run(
     let mut backoff = BACKOFF_MIN;
     let (mut turn, mut last_attempts) = (0, 0);
     let mut clock = Clock::default();
+    let around =
+        Around { env: &env, config: &config, shared: &shared, status: &status, flags: &flags };
     loop {
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
@@ -155,8 +157,7 @@ pub async fn run(
                 }
                 backoff = BACKOFF_MIN;
                 status.certificate.lock().expires = link.expires;
-                let ended =
-                    link.carry(&env, &config, &shared, &status, &flags, &mut clock, &drained).await;
+                let ended = link.carry(&around, &mut clock, &drained).await;
                 status.link.lock().connected = false;
                 match ended {
                     Ok(()) => return true,
@@ -206,6 +207,15 @@ fn pause_after(env: &Env, error: &LinkError, backoff: Duration) -> Duration {
         LinkError::Replaced => jittered.max(BACKOFF_MAX),
         _ => jittered,
     }
+}
+
+/// What every session of an agent works with.
+struct Around<'a> {
+    env: &'a Env,
+    config: &'a Arc<Config>,
+    shared: &'a SharedSpool,
+    status: &'a Status,
+    flags: &'a Arc<Flags>,
 }
 
 struct Link {
@@ -388,14 +398,11 @@ impl Link {
     /// Ships until the connection breaks or everything is drained after shutdown.
     async fn carry(
         mut self,
-        env: &Env,
-        config: &Arc<Config>,
-        shared: &SharedSpool,
-        status: &Status,
-        flags: &Arc<Flags>,
+        around: &Around<'_>,
         clock: &mut Clock,
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
+        let Around { env, config, shared, status, flags } = *around;
         let mut session = Session::new(self.incarnation, &self.welcome);
         shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
@@ -527,7 +534,8 @@ impl Link {
             if !session.next(&*shared.outbox, offset, out)? {
                 return Ok(());
             }
-            self.write(out, status).await?;
+            let span = debug_span!("ship", bytes = out.len());
+            self.write(out, status).instrument(span).await?;
             Counters::add(&status.counters.deltas_sent_total, 1);
         }
     }

@@ -64,6 +64,7 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
+    crate::telemetry::observe(&agent.admin().status);
     let listener = match admin::listen(config.admin_listen).await {
         Ok(listener) => listener,
         Err(error) => {

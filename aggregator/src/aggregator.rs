@@ -15,7 +15,7 @@ use lens_service::env::Env;
 use lens_service::shutdown::Shutdown;
 use thiserror::Error;
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{debug_span, error};
 
 use crate::alerts::Desk;
 use crate::config::Config;
@@ -167,6 +167,7 @@ impl Aggregator {
         alerting.spawn(crate::alerts::run(Arc::clone(&self.state), shutdown.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));
         let (stop_worker, stopped) = Shutdown::manual();
         let mut worker = JoinSet::new();
@@ -192,6 +193,7 @@ async fn tick(env: Env, state: Arc<State>, shutdown: Shutdown) {
         let believed = steady.at(tokio::time::Instant::now(), state.now());
         // Sealing and judging walk every series: off the threads that serve the network.
         let turn = env.blocking(move || {
+            let _span = debug_span!("judge").entered();
             let now = state.now();
             if let Some(believed) = believed {
                 state.windows.write().advance(believed);

@@ -355,6 +355,68 @@ pub const KEYS: &[Key] = &[
         doc: "times during which what they cover is not told of",
     },
     Key {
+        path: "otlp.endpoint",
+        kind: Kind::Text,
+        default: None,
+        doc: "OTLP receiver that merged series are sent to, such as http://collector:4317; off when unset",
+    },
+    Key {
+        path: "otlp.protocol",
+        kind: Kind::Text,
+        default: Some("grpc"),
+        doc: "grpc, or http/protobuf, which posts to /v1/metrics below the endpoint",
+    },
+    Key {
+        path: "otlp.interval_s",
+        kind: Kind::Integer { min: 1, max: 3_600 },
+        default: Some("10"),
+        doc: "time between two exports, seconds",
+    },
+    Key {
+        path: "otlp.timeout_s",
+        kind: Kind::Integer { min: 1, max: 60 },
+        default: Some("10"),
+        doc: "longest one request may take, seconds",
+    },
+    Key {
+        path: "otlp.temporality",
+        kind: Kind::Text,
+        default: Some("cumulative"),
+        doc: "what histograms count since: cumulative, the store's beginning; delta, the point before",
+    },
+    Key {
+        path: "otlp.scale",
+        kind: Kind::Integer { min: 0, max: 8 },
+        default: Some("5"),
+        doc: "scale of exponential histograms; 5 has buckets 2.2 % wide",
+    },
+    Key { path: "otlp.compression", kind: Kind::Text, default: Some("gzip"), doc: "gzip or none" },
+    Key {
+        path: "otlp.headers_file",
+        kind: Kind::Path,
+        default: None,
+        doc: "headers sent along, one `name: value` a line. Mode 600",
+    },
+    Key {
+        path: "otlp.bearer_file",
+        kind: Kind::Path,
+        default: None,
+        doc: "token sent as `authorization: Bearer …`. Mode 600",
+    },
+    Key {
+        path: "otlp.ca",
+        kind: Kind::Path,
+        default: None,
+        doc: "authority the receiver's certificate is held against, PEM; the system's when unset",
+    },
+    Key {
+        path: "otlp.resource",
+        kind: Kind::Labels,
+        default: None,
+        doc: "further attributes of the resource, such as { \"deployment.environment.name\" = \"prod\" }",
+    },
+    lens_service::telemetry::KEY,
+    Key {
         path: "slo.e2e_p95_ms",
         kind: Kind::Float { min: 0.001, max: 60_000.0 },
         default: None,
@@ -420,6 +482,8 @@ pub struct Config {
     pub alerts: crate::alerts::Config,
     /// Where flags, kill switch and the control key are kept.
     pub control_dir: PathBuf,
+    /// Where merged series are sent to, if they are.
+    pub otlp: Option<crate::export::otlp::Config>,
     /// Bounds of the data plane's door.
     pub limits: Limits,
     /// Who may use the API.
@@ -487,6 +551,7 @@ impl Config {
             Rules::default()
         });
         let mut alerts = crate::alerts::Config::check(settings, &mut problems);
+        let otlp = crate::export::otlp::Config::check(settings, &mut problems);
         if problems.is_empty()
             && let Err(error) = tls::server(&identity, lens_wire::ALPN, tls::Crypto::default())
         {
@@ -540,6 +605,7 @@ impl Config {
             revoked: settings.path("identity.revoked"),
             rules: Rules { slices_known, slices_automatic_max, ..rules },
             alerts,
+            otlp,
             store,
             commit_interval: Duration::from_millis(settings.integer("store.commit_interval_ms")),
         })

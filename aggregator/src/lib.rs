@@ -29,5 +29,6 @@ pub mod snapshot;
 pub mod state;
 pub mod steady;
 pub mod store;
+mod telemetry;
 pub mod window;
 pub mod worker;

@@ -30,7 +30,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
 use crate::log::Record;
@@ -623,7 +623,8 @@ impl Taken {
                 self.frame(session, FromAgent::parse(frame, session.phase)?, received, out)?
             };
             if let Some(record) = record {
-                self.ingest.submit(&record).await?;
+                let span = debug_span!("ingest", sequence = record.sequence.0);
+                self.ingest.submit(&record).instrument(span).await?;
             }
         }
     }

@@ -92,6 +92,14 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
+    let carrier = config.otlp.as_ref().map(|otlp| crate::export::otlp::carrier(&env, otlp));
+    let carrier = match carrier.transpose() {
+        Ok(carrier) => carrier,
+        Err(error) => {
+            error!("otlp.endpoint: {error}");
+            return Exit::Usage;
+        }
+    };
     let aggregator = match Aggregator::start_secured(env, &config, security).await {
         Ok(aggregator) => aggregator,
         Err(error) => {
@@ -100,6 +108,7 @@ async fn serve(config: Config) -> Exit {
         }
     };
     let state = aggregator.state();
+    crate::telemetry::observe(&state);
     let address =
         |at: std::io::Result<std::net::SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
     let (quic, api) = (address(aggregator.address()), address(http.local_addr()));
@@ -124,6 +133,10 @@ async fn serve(config: Config) -> Exit {
     let supervised = tokio::spawn(supervise::watched(rounds, turn_max, shutdown.clone()));
     let signing = tokio::spawn(state.security.audit.clone().keep_signed(shutdown.clone()));
     let running = tokio::spawn(aggregator.run(shutdown.clone()));
+    let exporting = config.otlp.clone().zip(carrier).map(|(otlp, carrier)| {
+        let (stop, stopped) = Shutdown::manual();
+        (stop, tokio::spawn(crate::export::otlp::run(Arc::clone(&state), otlp, carrier, stopped)))
+    });
     let router = crate::api::router(Arc::clone(&state));
     let http =
         tokio::spawn(crate::serve::serve(http, tls.map(|(tls, _)| tls), router, shutdown.clone()));
@@ -133,6 +146,11 @@ async fn serve(config: Config) -> Exit {
     state.draining.store(true, Ordering::Relaxed);
     info!("draining");
     drop(tokio::time::timeout(DRAIN_MAX * 2, running).await);
+    // What was merged last is exported as well.
+    if let Some((stop, exporting)) = exporting {
+        stop.begin();
+        drop(tokio::time::timeout(DRAIN_MAX, exporting).await);
+    }
     // Event streams never end by themselves; the rest is answered by then.
     drop(tokio::time::timeout(DRAIN_MAX, http).await);
     watched.abort();

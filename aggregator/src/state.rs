@@ -370,6 +370,10 @@ pub struct State {
     pub renew: OnceLock<Renew>,
     /// When this aggregator's own certificate ends; 0 while that is not known.
     pub certificate_expires: AtomicU64,
+    /// What the export to an OTLP receiver counts.
+    pub otlp: crate::export::otlp::Stats,
+    /// When the store was made.
+    pub(crate) counted_since: OnceLock<UnixNanos>,
     /// Where questions about more than the last hour are answered, while the store is open.
     history: RwLock<Option<History>>,
     /// Why nothing is taken in, while the store is not open.
@@ -404,6 +408,8 @@ impl State {
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),
+            otlp: crate::export::otlp::Stats::default(),
+            counted_since: OnceLock::new(),
             history: RwLock::new(None),
             fault: RwLock::new(None),
         }
@@ -424,6 +430,12 @@ impl State {
             let windows = self.windows.read().slot(number, slot(number));
             self.judge.write().take(&windows);
         }
+    }
+
+    /// When the store was made that everything is counted in, 0 when that was not written down;
+    /// `None` until a store is open.
+    pub fn counted_since(&self) -> Option<UnixNanos> {
+        self.counted_since.get().copied()
     }
 
     /// What answers questions about more than the last hour, while the store is open.
@@ -461,6 +473,8 @@ impl State {
         drop(agents);
         *self.windows.write() = loaded.windows;
         self.counters.samples_merged_total.store(loaded.samples, Ordering::Relaxed);
+        // A store is opened again and again, and made once.
+        self.counted_since.get_or_init(|| loaded.made);
         *self.history.write() = Some(history);
     }
 

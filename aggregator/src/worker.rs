@@ -22,7 +22,7 @@ use lens_service::shutdown::Shutdown;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug_span, error, info, warn};
 
 use crate::ingest::{Ingest, Submission};
 use crate::log::{LogError, Partition, PartitionLog, Position, Record};
@@ -107,6 +107,7 @@ impl Engine {
         ingest: &Ingest,
         batch: &[Submission],
     ) -> Result<Vec<Committed>, WorkError> {
+        let _span = debug_span!("commit", records = batch.len()).entered();
         let bytes: Vec<Vec<u8>> = batch.iter().map(|submission| submission.bytes.clone()).collect();
         if !bytes.is_empty() {
             self.log.append(PARTITION, &bytes)?;

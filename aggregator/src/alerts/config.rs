@@ -327,7 +327,7 @@ fn address(
 }
 
 /// Whether it is an address of the web.
-fn web(text: &str) -> Result<(), String> {
+pub(crate) fn web(text: &str) -> Result<(), String> {
     let uri: Option<Uri> = text.parse().ok();
     let good = uri.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
@@ -341,7 +341,7 @@ fn web(text: &str) -> Result<(), String> {
 }
 
 /// Whether it is one over which a secret may go.
-fn private(text: &str) -> Result<(), String> {
+pub(crate) fn private(text: &str) -> Result<(), String> {
     web(text)?;
     let uri: Uri = text.parse().map_err(|_| String::new())?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -372,7 +372,7 @@ fn secret(table: &Settings, wrong: &mut Vec<String>) -> Option<String> {
         .ok()
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
     let meta = fs::metadata(path).map_err(|error| error.to_string())?;
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

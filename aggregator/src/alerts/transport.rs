@@ -17,6 +17,8 @@ use hyper_util::rt::TokioExecutor;
 use lens_model::Nanos;
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::sink::{Answer, Request};
 
@@ -32,10 +34,41 @@ pub trait Transport: Send + Sync + Debug {
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Answer, String>>;
 }
 
+/// What sends one request and gives the answer.
+pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client that trusts this authority (PEM), or those of the system; without any only `http` works.
+///
+/// # Errors
+/// What the TLS library says.
+pub(crate) fn client(authority: Option<&[u8]>) -> Result<HttpClient, String> {
+    let mut roots = RootCertStore::empty();
+    match authority {
+        Some(pem) => {
+            let given = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+            roots.add_parsable_certificates(given);
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = rustls::ClientConfig::builder_with_provider(default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+    let mut builder = Client::builder(TokioExecutor::new());
+    // A connection kept open is one that may have been closed at the other end.
+    builder.pool_max_idle_per_host(0);
+    Ok(builder.build(connector))
+}
+
 /// Sends them over this machine's network.
 #[derive(Clone, Debug)]
 pub struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
 }
 
 impl Http {
@@ -44,22 +77,7 @@ impl Http {
     /// # Errors
     /// What the TLS library says.
     pub fn new() -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let config = rustls::ClientConfig::builder_with_provider(default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let mut builder = Client::builder(TokioExecutor::new());
-        // A connection kept open is one that may have been closed at the other end.
-        builder.pool_max_idle_per_host(0);
-        Ok(Self { client: builder.build(connector) })
+        Ok(Self { client: client(None)? })
     }
 
     async fn post(&self, request: Request) -> Result<Answer, String> {
@@ -111,7 +129,7 @@ impl Transport for Nowhere {
 }
 
 /// The causes of an error in one line; none of this library's names the address.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

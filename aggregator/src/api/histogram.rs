@@ -1,10 +1,11 @@
 //! `/api/v1/histogram`: the merged counts themselves, in the forms other tools read.
 
+mod otlp;
 mod render;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use lens_hist::Counts;
 use lens_model::{Nanos, UnixNanos};
@@ -125,7 +126,9 @@ pub(super) struct Column {
 /// span), each V2 compressed. `hgrm`: HdrHistogram's percentile table, milliseconds. The HdrHistogram
 /// forms count in nanoseconds; samples above range stand in their last bucket and their number in
 /// the header `lens-overflow`, and `lens-incomplete` says how many stretches of the span some agent
-/// did not account for. `resolution_s` is as for `/api/v1/quantiles`.
+/// did not account for. `otlp`: an OTLP metrics request with one delta exponential histogram of
+/// scale 5, seconds, or one a `step`; protobuf when `Accept` asks for `application/x-protobuf`,
+/// OTLP's JSON otherwise. `resolution_s` is as for `/api/v1/quantiles`.
 #[utoipa::path(get, path = "/api/v1/histogram", tag = "data",
     params(
         ("slice" = Option<String>, Query, description = "Only this slice, `repo_type/language/size`", example = "backend/rust/large"),
@@ -133,22 +136,25 @@ pub(super) struct Column {
         ("arm" = Option<String>, Query, description = "Only this arm: `baseline`, `canary`", example = "baseline"),
         ("from" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default 15 minutes before `to`", example = "-15m"),
         ("to" = Option<String>, Query, description = "RFC 3339, Unix seconds or relative; by default now", example = "now"),
-        ("format" = Option<String>, Query, description = "`json` (the default), `hdr`, `hlog`, `hgrm`", example = "json"),
-        ("step" = Option<String>, Query, description = "`json` and `hlog` only: width of a step, a multiple of 5 s", example = "5s"),
+        ("format" = Option<String>, Query, description = "`json` (the default), `hdr`, `hlog`, `hgrm`, `otlp`", example = "json"),
+        ("step" = Option<String>, Query, description = "`json`, `hlog` and `otlp` only: width of a step, a multiple of 5 s", example = "5s"),
     ),
     responses(
         (status = 200, description = "The histogram", content(
             (HistogramAnswer = "application/json"),
             (String = "text/plain", example = json!("HISTEwAAAAMAAAAA…")),
+            (Vec<u8> = "application/x-protobuf"),
         )),
         (status = 400, description = "A parameter is unknown or its value wrong", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 501, description = "`format=otlp`, which comes with OTLP export", body = Problem,
             content_type = "application/problem+json"),
         (status = 503, description = "It took too long", body = Problem,
             content_type = "application/problem+json"),
     ))]
-pub(super) async fn histogram(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
+pub(super) async fn histogram(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, Problem> {
     params.only(&["slice", "stage", "arm", "from", "to", "format", "step"])?;
     let now = api.state.now();
     let base = api.state.windows.read().base();
@@ -157,19 +163,23 @@ pub(super) async fn histogram(State(api): State<Api>, params: Params) -> Result<
     let step = params.step(span, base)?;
     let format = params.one("format")?.unwrap_or("json").to_ascii_lowercase();
     if !FORMATS.contains(&format.as_str()) {
-        let detail = format!("{format:?} is no format: use json, hdr, hlog or hgrm");
+        let detail = format!("{format:?} is no format: use json, hdr, hlog, hgrm or otlp");
         return Err(Problem::bad_parameter("format", detail));
     }
-    if format == "otlp" {
-        let detail = "format=otlp comes with OTLP export: use json, hdr, hlog or hgrm until then";
-        return Err(Problem::not_implemented("format", detail));
-    }
-    if step.is_some() && !matches!(format.as_str(), "json" | "hlog") {
+    if step.is_some() && !matches!(format.as_str(), "json" | "hlog" | "otlp") {
         let detail =
-            format!("format={format} is one histogram: leave step out, or use json or hlog");
+            format!("format={format} is one histogram: leave step out, or use json, hlog or otlp");
         return Err(Problem::bad_parameter("step", detail));
     }
-    api.work(move |state, _| answer(state, &selection, span, step, &format, now)).await?
+    let packed = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.contains("application/x-protobuf")));
+    api.work(move |state, _| match format.as_str() {
+        "otlp" => otlp::answer(state, &selection, span, step, packed, now),
+        _ => answer(state, &selection, span, step, &format, now),
+    })
+    .await?
 }
 
 fn answer(

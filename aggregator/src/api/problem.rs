@@ -130,20 +130,6 @@ impl Problem {
         Self::new(status, "urn:lens:problem:method-not-allowed", "Method not allowed", detail)
     }
 
-    /// Something promised for later.
-    pub(super) fn not_implemented(param: &str, detail: impl Into<String>) -> Self {
-        let status = StatusCode::NOT_IMPLEMENTED;
-        Self {
-            param: Some(param.into()),
-            ..Self::new(
-                status,
-                "urn:lens:problem:not-implemented",
-                "Not available yet",
-                detail.into(),
-            )
-        }
-    }
-
     /// Too much at once, or shutting down.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,3 +1,4 @@
 //! What the aggregator tells other systems, in their formats.
 
 pub mod openmetrics;
+pub mod otlp;

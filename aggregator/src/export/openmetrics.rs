@@ -9,6 +9,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use lens_hist::Counts;
+use lens_model::UnixNanos;
 
 use crate::judge::Verdict;
 use crate::snapshot::{Row, Snapshot, Value};
@@ -43,6 +44,7 @@ pub fn render(state: &State, snapshot: &Snapshot, subscribers: usize, format: Fo
     nodes(&mut text, state);
     agents(&mut text, snapshot);
     alerts(&mut text, state, snapshot);
+    otlp(&mut text, state);
     itself(&mut text, state, snapshot, subscribers);
     if format == Format::OpenMetrics {
         text.out.push_str("# EOF\n");
@@ -269,6 +271,24 @@ fn alerts(text: &mut Text, state: &State, snapshot: &Snapshot) {
     for sink in sinks {
         let failing = u8::from(sink.failing_since.is_some());
         text.sample("lens_alert_sink_failing", &[("sink", &sink.name)], failing);
+    }
+}
+
+/// What the export to an OTLP receiver counts; nothing where it is off.
+fn otlp(text: &mut Text, state: &State) {
+    if !state.otlp.on.load(Ordering::Relaxed) {
+        return;
+    }
+    for (name, count, help) in state.otlp.shown() {
+        let name = format!("lens_otlp_{name}");
+        text.family(&name, "counter", help);
+        text.sample(&format!("{name}_total"), &[], count);
+    }
+    let name = "lens_otlp_last_taken_age_seconds";
+    text.family(name, "gauge", "Time since the receiver last took a request.");
+    match state.otlp.last_taken_nanos.load(Ordering::Relaxed) {
+        0 => {}
+        at => text.sample(name, &[], state.now().since(UnixNanos(at)).as_secs_f64()),
     }
 }
 

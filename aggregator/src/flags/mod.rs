@@ -7,6 +7,7 @@
 //! Refusal: a state that cannot be read keeps the aggregator from starting, because going on
 //! without it could release a kill switch that someone engaged.
 
+mod feed;
 mod keep;
 mod run;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use feed::feed;
 pub use keep::KeepError;
 use keep::Keeper;
 pub use run::run;
@@ -269,10 +271,14 @@ impl Flags {
     }
 
     /// Takes what was measured of a flag while it was on; gives the rollback it led to, if any.
+    /// What changes no flag is neither told nor made durable by itself.
     ///
     /// # Errors
     /// [`FlagsError`]; nothing was told then.
     pub async fn record(&self, flag: Flag, sample: Sample) -> Result<Option<Rollback>, FlagsError> {
+        if self.0.measured_quietly(flag, sample) {
+            return Ok(None);
+        }
         let (give, take) = std::sync::mpsc::channel();
         let told = self.change(move |control, now| {
             // Each try says what it came to; the last one counts.
@@ -382,6 +388,19 @@ impl Inner {
                 return Ok(Told { generation: base + 1, changed, undurable: None });
             }
         }
+    }
+
+    /// Takes what was measured, if that changes no flag.
+    fn measured_quietly(&self, flag: Flag, sample: Sample) -> bool {
+        let now = self.env.now();
+        let mut held = self.held.lock();
+        let mut control = held.control.clone();
+        let rolled_back = control.record(flag, sample, now).is_some();
+        if rolled_back || control.bits(now) != held.document.bits {
+            return false;
+        }
+        held.control = control;
+        true
     }
 
     /// Tells a change that is not durable yet; whether it changed anything.

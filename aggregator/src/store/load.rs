@@ -8,7 +8,7 @@ use lens_model::{AgentName, Nanos, UnixNanos};
 use redb::{ReadableDatabase, ReadableTable};
 
 use super::merge::KnownAgent;
-use super::tables::{AGENTS, LIFETIME, OUTCOME_TOTALS, OUTCOMES, READINGS, TOTALS, WINDOWS};
+use super::tables::{AGENTS, LIFETIME, META, OUTCOME_TOTALS, OUTCOMES, READINGS, TOTALS, WINDOWS};
 use super::{Store, StoreError};
 use crate::window::{RequestCounts, Windows};
 
@@ -21,6 +21,8 @@ pub struct Loaded {
     pub agents: BTreeMap<AgentName, KnownAgent>,
     /// Samples ever merged.
     pub samples: u64,
+    /// When the store was made; 0 for one of a version that did not write it down.
+    pub made: UnixNanos,
 }
 
 impl Store {
@@ -35,7 +37,7 @@ impl Store {
         self.name(&mut windows);
         let samples = self.load_totals(&mut windows)?;
         self.load_slots(&mut windows, now)?;
-        Ok(Loaded { windows, agents: self.load_agents()?, samples })
+        Ok(Loaded { windows, agents: self.load_agents()?, samples, made: self.made()? })
     }
 
     /// Makes known to the windows every series they do not know yet, so that handles are numbers.
@@ -50,6 +52,12 @@ impl Store {
                 return;
             }
         }
+    }
+
+    fn made(&self) -> Result<UnixNanos, StoreError> {
+        let read = self.db.begin_read()?;
+        let made = read.open_table(META)?.get("made_nanos")?;
+        Ok(UnixNanos(made.map_or(0, |made| made.value())))
     }
 
     fn load_totals(&self, windows: &mut Windows) -> Result<u64, StoreError> {

@@ -234,6 +234,7 @@ fn prepare(db: &Database, now: UnixNanos) -> Result<(), StoreError> {
         let mut meta = write.open_table(tables::META)?;
         meta.insert("format", tables::FORMAT)?;
         meta.insert("log_position", 0)?;
+        meta.insert("made_nanos", now.0)?;
         meta.insert("rolled_to", rollup::rolled_to_at(now))?;
         for floor in tables::FLOORS {
             meta.insert(floor, 0)?;

@@ -12,7 +12,7 @@ use crate::window::Host;
 /// The format written and read.
 pub(super) const FORMAT: u64 = 1;
 
-/// `format`, `log_position` (next to read), `rolled_to` (seconds), `floor_0` … (seconds).
+/// `format`, `made_nanos`, `log_position` (next to read), `rolled_to` (seconds), `floor_0` … (seconds).
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Host number → its names.
 pub(super) const HOSTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("hosts");

@@ -53,7 +53,7 @@ const EXPERIMENTAL: [Flag; 7] = [
 ];
 
 /// Flags under test: users are divided by them, and what is measured holds them off.
-const GUARDED: [Flag; 6] = [
+pub const GUARDED: [Flag; 6] = [
     Flag::StageCOptimizations,
     Flag::IsotonicCalibration,
     Flag::ConfidenceGating,

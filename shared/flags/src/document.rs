@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    fn bytes(document: &Document) -> Vec<u8> {
+    fn spelled(document: &Document) -> Vec<u8> {
         let mut out = Vec::new();
         document.encode(&mut out);
         out
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_document_keeps_its_bytes_and_reads_back_from_them() {
-        let bytes = bytes(&document());
+        let bytes = spelled(&document());
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = [
             "01",
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_addition_is_refused() {
-        let bytes = bytes(&document());
+        let bytes = spelled(&document());
         for length in 0..bytes.len() {
             let error = Document::decode(&bytes[..length]).unwrap_err();
             assert!(matches!(error, DocumentError::Truncated(_)), "{length}: {error}");
@@ -299,7 +299,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Document)| {
             let mut document = document();
             change(&mut document);
-            Document::decode(&bytes(&document)).err()
+            Document::decode(&spelled(&document)).err()
         };
         let field = |name| Some(DocumentError::Field(name));
         let life = DOCUMENT_LIFE_MAX.0;
@@ -313,10 +313,10 @@ mod tests {
         assert_eq!(refused(&|d| d.version = "x".repeat(65)), field("version"));
         assert_eq!(refused(&|d| d.version = "a b".into()), field("version"));
         assert_eq!(refused(&|d| d.scope = Scope::Fleet), None);
-        let mut raw = bytes(&document());
+        let mut raw = spelled(&document());
         raw[37..39].copy_from_slice(&10_001_u16.to_le_bytes());
         assert_eq!(Document::decode(&raw), Err(DocumentError::Field("share")));
-        let mut raw = bytes(&document());
+        let mut raw = spelled(&document());
         raw[39] = 8;
         assert_eq!(Document::decode(&raw), Err(DocumentError::Field("marks")));
         raw[0] = 2;
@@ -338,12 +338,12 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             at in 0_usize..60, byte in any::<u8>(),
         ) {
-            let mut near = super::tests::bytes(&document());
+            let mut near = spelled(&document());
             let length = near.len();
             near[at % length] = byte;
             for bytes in [bytes, near] {
                 if let Ok(document) = Document::decode(&bytes) {
-                    prop_assert_eq!(super::tests::bytes(&document), bytes);
+                    prop_assert_eq!(spelled(&document), bytes);
                 }
             }
         }

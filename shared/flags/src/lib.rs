@@ -20,8 +20,8 @@ mod value;
 
 pub use assign::{Assignment, PercentError, Share, salt_of};
 pub use control::{
-    Control, ControlError, EMERGENCY_HOLD, Emergency, HISTORY_MAX, Killed, OVERRIDES_MAX, Override,
-    ROLLBACK_HOLD, Rollout,
+    Control, ControlError, EMERGENCY_HOLD, Emergency, GUARDED, HISTORY_MAX, Killed, OVERRIDES_MAX,
+    Override, ROLLBACK_HOLD, Rollout,
 };
 pub use document::{Document, DocumentError, Scope};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};

@@ -17,5 +17,6 @@ pub mod program;
 pub mod secret;
 pub mod shutdown;
 pub mod supervise;
+pub mod telemetry;
 pub mod time;
 pub mod tls;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::args::ServiceArgs;
-use crate::config::{Key, Problems, Settings};
+use crate::config::{Key, Problem, Problems, Settings};
 use crate::exit::Exit;
+use crate::telemetry::{self, Telemetry};
 
 /// What a program is, as far as its beginning goes.
 #[derive(Clone, Copy, Debug)]
@@ -45,30 +46,51 @@ impl Program {
             print!("{}", settings.print());
             return Exit::Done;
         }
-        let config = match check(&settings) {
-            Ok(config) => config,
-            Err(problems) => return refuse(problems),
+        let endpoint = settings.text(telemetry::KEY.path);
+        let wrong = endpoint.and_then(|endpoint| telemetry::check(endpoint).err());
+        let config = match (check(&settings), wrong) {
+            (Ok(config), None) => config,
+            (checked, wrong) => {
+                let mut problems = checked.err().unwrap_or(Problems(Vec::new()));
+                let problem = |what: String| Problem { origin: "configuration".into(), what };
+                problems.0.extend(wrong.map(|error| problem(error.to_string())));
+                return refuse(problems);
+            }
         };
         if args.check_config {
             println!("configuration is good");
             return Exit::Done;
         }
-        crate::log::start();
         crate::secret::keep_memory_private();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = self.worker_threads {
             builder.worker_threads(threads);
         }
-        match builder.enable_all().build() {
-            Ok(runtime) => {
-                let exit = runtime.block_on(serve(config));
-                runtime.shutdown_timeout(Duration::from_secs(1));
-                exit
-            }
+        let runtime = match builder.enable_all().build() {
+            Ok(runtime) => runtime,
             Err(error) => {
                 eprintln!("{name}: no runtime: {error}");
-                Exit::Internal
+                return Exit::Internal;
             }
+        };
+        let telemetry = {
+            let _on = runtime.enter();
+            endpoint.map(|endpoint| Telemetry::start(endpoint, name)).transpose()
+        };
+        let telemetry = match telemetry {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                return Exit::Usage;
+            }
+        };
+        crate::log::start_with(telemetry.as_ref());
+        let exit = runtime.block_on(serve(config));
+        // Its connections live on the runtime.
+        if let Some(telemetry) = telemetry {
+            telemetry.end();
         }
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        exit
     }
 }

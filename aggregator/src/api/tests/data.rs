@@ -116,6 +116,43 @@ async fn the_hdr_forms_read_back_count_for_count() {
 }
 
 #[tokio::test]
+async fn the_otlp_form_holds_every_sample_once_and_names_what_was_asked() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    let state = state();
+    let values = lognormal(5_000);
+    feed(&state, &key("rust", Stage::A, Arm::Baseline), 20, values[..3_000].iter().copied());
+    feed(&state, &key("rust", Stage::A, Arm::Baseline), 10, values[3_000..].iter().copied());
+    feed(&state, &key("go", Stage::A, Arm::Baseline), 10, [u64::MAX]);
+    let (router, _) = served(state);
+    for (query, points, samples, overflow, named) in [
+        (RUST_A, 1, 5_000, "0", 5),
+        ("stage=stage_a", 1, 5_001, "1", 1),
+        ("step=5s&arm=baseline", 2, 5_001, "1", 1),
+    ] {
+        let answer = get(&router, &format!("/api/v1/histogram?{query}&format=otlp")).await;
+        assert_eq!(answer.content_type(), "application/json");
+        assert_eq!(answer.headers["lens-overflow"], overflow);
+        let request: ExportMetricsServiceRequest = serde_json::from_str(&answer.text).unwrap();
+        let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
+        assert_eq!((&*metric.name, &*metric.unit), ("lens.stage.duration", "s"));
+        let Some(Data::ExponentialHistogram(histogram)) = &metric.data else {
+            panic!("{metric:?}")
+        };
+        assert_eq!(histogram.aggregation_temporality, 1, "delta");
+        let points_of = &histogram.data_points;
+        assert_eq!(points_of.len(), points, "{query}");
+        assert_eq!(points_of.iter().map(|point| point.count).sum::<u64>(), samples);
+        for point in points_of {
+            assert_eq!(point.attributes.len(), named);
+            let filled: u64 = point.positive.as_ref().unwrap().bucket_counts.iter().sum();
+            assert_eq!(filled + point.zero_count, point.count);
+            assert!(point.start_time_unix_nano < point.time_unix_nano);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_percentile_table_ends_at_the_last_sample() {
     let state = state();
     feed(&state, &key("rust", Stage::A, Arm::Baseline), 10, uniform(1_000, 10.0, 20.0));

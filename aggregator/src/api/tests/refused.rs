@@ -39,7 +39,7 @@ async fn a_wrong_value_is_refused_saying_what_would_be_right() {
         ("quantiles?step=soon", "step", "no step"),
         ("quantiles?q=99", "q", "such as 0.99"),
         ("quantiles?slice=a/b/c&slice=a/b/d", "slice", "more than once"),
-        ("histogram?format=xml", "format", "json, hdr, hlog or hgrm"),
+        ("histogram?format=xml", "format", "json, hdr, hlog, hgrm or otlp"),
         ("histogram?format=hdr&step=5s", "step", "leave step out"),
         ("tail?stage=total&arm=x", "arm", "baseline or canary"),
     ] {
@@ -66,13 +66,6 @@ async fn too_many_points_over_all_series_are_refused() {
     assert!(answer.text.contains("use 10s or more"), "{}", answer.text);
     let answer = get(&router, "/api/v1/quantiles?step=10s&from=-1h").await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-}
-
-#[tokio::test]
-async fn otlp_is_promised_for_later_and_says_so() {
-    let (status, json) = refused("/api/v1/histogram?format=otlp").await;
-    assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
-    assert!(json["detail"].as_str().unwrap().contains("comes with OTLP export"));
 }
 
 #[tokio::test]
