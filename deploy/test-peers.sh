@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what tests are held against or run beside, on Debian and its like: a real Alertmanager, a
-# real Prometheus, SDKs and clients that feed us, libraries that read what we write, Chromium with what
-# drives it and checks pages for accessibility, and iptables, which drops packets. Does nothing that is
-# done already; a test that lacks one says so loudly.
+# real Prometheus, NGINX, SDKs and clients that feed us, libraries that read what we write, messages
+# and schemas of Envoy, the Gateway API and Argo Rollouts, Chromium with what drives it and checks
+# pages for accessibility, and iptables, which drops packets. Does nothing that is done already; a
+# test that lacks one says so loudly.
 #
 #   deploy/test-peers.sh [DIR]     DIR holds Python and Node packages, target/test-peers by default
 set -euo pipefail
@@ -20,6 +21,8 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v nginx >/dev/null || missing+=(nginx-light)
+command -v curl >/dev/null || missing+=(curl)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/github.com/Masterminds/sprig ] \
     || missing+=(golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev)
@@ -37,15 +40,17 @@ wanted=(datadog==0.56.0 googleapis-common-protos==1.76.0 grafana-foundation-sdk=
     grpcio==1.85.3 hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0
     opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
     opentelemetry-proto==1.45.2 opentelemetry-sdk==1.45.2 pagerduty==7.2.0
-    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0
+    xds-protos==1.85.0)
 if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
     python3 -m venv "$dir"
     "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
     printf '%s' "${wanted[*]}" >"$dir/wanted"
 fi
-# An SDK of OpenTelemetry, a DogStatsD client, what drives a browser and what checks a page.
+# An SDK of OpenTelemetry, a DogStatsD client, schemas, what drives a browser and what checks a page.
 packages=(@opentelemetry/api@1.9.0 @opentelemetry/sdk-metrics@2.12.0
     @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1
+    @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/argo-rollouts@2.0.0
     playwright-core@1.65.1 axe-core@4.14.1)
 if [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$dir" \

@@ -144,6 +144,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
         "dropped": *status.dropped.lock(),
         "ingest": status.ingested.get().map(|ingested| ingested.json()),
+        "proxy": status.proxy.get().map(|counters| counters.show()),
         "flag_generation": admin.flags.status().applied.generation,
         "flags": flags(&admin.flags.status()),
     }))
@@ -284,6 +285,9 @@ fn exposition(admin: &Admin) -> String {
     }
     let problem = f64::from(u8::from(certificate.problem.is_some()));
     put("gauge", "certificate_problem", "1 while its files are not taken up.", problem);
+    if let Some(counters) = status.proxy.get() {
+        counters.expose(&mut out);
+    }
     let dropped = status.dropped.lock();
     out.push_str("# HELP lens_agent_dropped_total Things refused, by reason.\n");
     out.push_str("# TYPE lens_agent_dropped_total counter\n");

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lens_flags::VerifyingKey;
+use lens_model::limits::{
+    PROXY_BODY_BYTES_MAX, PROXY_CONNECTIONS_MAX, PROXY_SLICES_MAX, PROXY_TIMEOUT_MILLIS_MAX,
+};
 use lens_model::{Nanos, SpiffeId};
 use lens_segment::Recorder;
 use lens_service::config::{Key, Kind, Problem, Problems, Settings};
@@ -11,6 +14,7 @@ use lens_service::tls::{self, IdentityFiles};
 
 use crate::flags::control_key;
 use crate::ingest::settings::{self, IngestConfig};
+use crate::proxy::ProxyConfig;
 
 /// The prefix of the agent's environment variables.
 pub const PREFIX: &str = "LENS_AGENT";
@@ -112,6 +116,96 @@ const OWN: &[Key] = &[
     },
     lens_service::telemetry::KEY,
     Key {
+        path: "proxy.listen",
+        kind: Kind::Address,
+        default: None,
+        doc: "where clients of an engine that records nothing connect instead; off unless set",
+    },
+    Key {
+        path: "proxy.stable",
+        kind: Kind::Text,
+        default: None,
+        doc: "the engine as everyone has it, host:port, plain HTTP/1.1",
+    },
+    Key {
+        path: "proxy.canary",
+        kind: Kind::Text,
+        default: None,
+        doc: "the engine being rolled out, host:port; without one everyone is in the baseline",
+    },
+    Key {
+        path: "proxy.slice",
+        kind: Kind::Text,
+        default: None,
+        doc: "repo_type/language/size of requests; a part may be {header:NAME} or {query:NAME|FALLBACK}",
+    },
+    Key {
+        path: "proxy.slices",
+        kind: Kind::List,
+        default: None,
+        doc: "the only slices told apart; the rest is other/other/other",
+    },
+    Key {
+        path: "proxy.slices_max",
+        kind: Kind::Integer { min: 1, max: PROXY_SLICES_MAX as i64 },
+        default: Some("32"),
+        doc: "where proxy.slices is unset, the first so many slices are told apart",
+    },
+    Key {
+        path: "proxy.user_header",
+        kind: Kind::Text,
+        default: None,
+        doc: "header that names the user, who keeps one arm; the client's address where it is absent",
+    },
+    Key {
+        path: "proxy.stage",
+        kind: Kind::Text,
+        default: Some("e2e"),
+        doc: "the stage an answer's time is counted as",
+    },
+    Key {
+        path: "proxy.bad_query",
+        kind: Kind::List,
+        default: None,
+        doc: "texts in the first 4 KiB of a 5xx that make it the client's fault; lens 1: Syntax Error",
+    },
+    Key {
+        path: "proxy.timeout_ms",
+        kind: Kind::Integer { min: 10, max: PROXY_TIMEOUT_MILLIS_MAX as i64 },
+        default: Some("10000"),
+        doc: "longest an engine may keep a request waiting, to the last byte, milliseconds",
+    },
+    Key {
+        path: "proxy.connect_timeout_ms",
+        kind: Kind::Integer { min: 10, max: PROXY_TIMEOUT_MILLIS_MAX as i64 },
+        default: Some("1000"),
+        doc: "longest a connection to an engine may take to open, milliseconds",
+    },
+    Key {
+        path: "proxy.client_timeout_ms",
+        kind: Kind::Integer { min: 10, max: 600_000 },
+        default: Some("30000"),
+        doc: "longest a client may send or read nothing, milliseconds",
+    },
+    Key {
+        path: "proxy.idle_timeout_ms",
+        kind: Kind::Integer { min: 10, max: 600_000 },
+        default: Some("4000"),
+        doc: "longest an unused connection to an engine is kept; less than the engine itself keeps one",
+    },
+    Key {
+        path: "proxy.body_bytes_max",
+        kind: Kind::Integer { min: 0, max: PROXY_BODY_BYTES_MAX as i64 },
+        default: Some("1048576"),
+        doc: "largest request body that is forwarded, bytes",
+    },
+    Key {
+        path: "proxy.connections_max",
+        kind: Kind::Integer { min: 1, max: PROXY_CONNECTIONS_MAX as i64 },
+        default: Some("1024"),
+        doc: "client connections at once; one more waits",
+    },
+    Key {
         path: "admin.listen",
         kind: Kind::Address,
         default: Some("127.0.0.1:9470"),
@@ -150,6 +244,8 @@ pub struct Config {
     pub labels: Vec<(String, String)>,
     /// What foreign telemetry is taken.
     pub ingest: IngestConfig,
+    /// Proxy mode, where it is on.
+    pub proxy: Option<ProxyConfig>,
     /// Where the admin endpoints listen.
     pub admin_listen: std::net::SocketAddr,
 }
@@ -210,6 +306,10 @@ impl Config {
             let what = format!("{key} {what}");
             problems.push(Problem { origin: "configuration".into(), what });
         });
+        let proxy = ProxyConfig::check(settings).unwrap_or_else(|found| {
+            problems.extend(found);
+            None
+        });
         let control_key = settings.text("control.key").map(|text| (text, control_key(text)));
         if let Some((text, None)) = control_key {
             let shown: String = text.chars().take(80).collect();
@@ -242,6 +342,7 @@ impl Config {
             zone,
             labels,
             ingest,
+            proxy,
             admin_listen: settings
                 .address("admin.listen")
                 .unwrap_or_else(|| ([127, 0, 0, 1], 9470).into()),

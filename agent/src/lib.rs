@@ -2,7 +2,8 @@
 //!
 //! One way through: [`harvest`] reads segments, [`spool`] holds what is not yet acknowledged,
 //! [`ship`] decides what goes next, [`link`] alone holds the socket to the aggregator. [`ingest`]
-//! takes foreign telemetry into a segment of the agent's own. [`admin`] shows how it goes.
+//! takes foreign telemetry into a segment of the agent's own; [`proxy`], where it is on, stands
+//! before an engine that records nothing itself. [`admin`] shows how it goes.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -14,6 +15,7 @@ pub mod harvest;
 pub mod ingest;
 pub mod link;
 pub mod program;
+pub mod proxy;
 pub mod ship;
 pub mod spool;
 pub mod status;

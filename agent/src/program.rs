@@ -18,6 +18,7 @@ use crate::admin;
 use crate::agent::Agent;
 use crate::config::{Config, KEYS, PREFIX};
 use crate::ingest::Ingest;
+use crate::proxy::{Proxy, ProxyError};
 use crate::status::Status;
 
 /// Longest that one harvest may take before the watchdog is no longer answered.
@@ -72,12 +73,21 @@ async fn serve(config: Config) -> Exit {
             return Exit::Usage;
         }
     };
+    let proxy = match open_proxy(&config, &agent).await {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            error!("{error}");
+            return Exit::Usage;
+        }
+    };
     let listening = listener.local_addr().map(|at| at.to_string()).unwrap_or_default();
+    let proxied = proxy.as_ref().and_then(|proxy| proxy.address().ok()).map(|at| at.to_string());
     info!(
         identity = %config.identity,
         segments = %config.segments_dir.display(),
         spool = %config.spool_dir.display(),
         admin = listening,
+        proxy = proxied,
         "lens-agent {}",
         env!("CARGO_PKG_VERSION"),
     );
@@ -92,7 +102,7 @@ async fn serve(config: Config) -> Exit {
     // One line for a parent process that let the system choose the ports.
     println!(
         "{}",
-        serde_json::json!({"event": "ready", "admin": listening, "ingest": ingest.bound})
+        serde_json::json!({"event": "ready", "admin": listening, "ingest": ingest.bound, "proxy": proxied})
     );
     let (stop_admin, admin_stopped) = Shutdown::manual();
     let admin = tokio::spawn(admin::serve(listener, agent.admin(), async move {
@@ -105,6 +115,7 @@ async fn serve(config: Config) -> Exit {
         },
         |hangups| Some(tokio::spawn(note_hangups(hangups, agent.admin().status))),
     );
+    let shutdown = after_proxy(proxy, shutdown);
     let status = agent.admin().status;
     let rounds = move || {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -126,6 +137,29 @@ async fn serve(config: Config) -> Exit {
     stop_admin.begin();
     drop(tokio::time::timeout(Duration::from_secs(1), admin).await);
     Exit::Done
+}
+
+/// The proxy, where it is on.
+async fn open_proxy(config: &Config, agent: &Agent) -> Result<Option<Proxy>, ProxyError> {
+    let Some(proxy) = config.proxy.clone() else { return Ok(None) };
+    let name = config.identity.agent.as_str();
+    let proxy = Proxy::open(proxy, &config.segments_dir, name, agent.assignment()).await?;
+    // Set once, here.
+    agent.admin().status.proxy.set(proxy.counters()).ok();
+    Ok(Some(proxy))
+}
+
+/// Runs the proxy; the shutdown that begins once it has let its requests end and closed its segment,
+/// so that the agent's last harvest has all of them.
+fn after_proxy(proxy: Option<Proxy>, shutdown: Shutdown) -> Shutdown {
+    let Some(proxy) = proxy else { return shutdown };
+    let (ended, after) = Shutdown::manual();
+    tokio::spawn(async move {
+        proxy.run(shutdown.clone()).await;
+        shutdown.wait().await;
+        ended.begin();
+    });
+    after
 }
 
 async fn note_hangups(mut hangups: tokio::signal::unix::Signal, status: Arc<Status>) {

@@ -108,6 +108,8 @@ pub struct Status {
     pub clock: Mutex<ClockOffset>,
     /// Foreign telemetry, where any is taken.
     pub ingested: std::sync::OnceLock<std::sync::Arc<crate::ingest::Ingested>>,
+    /// What its proxy counts, where it is on.
+    pub proxy: std::sync::OnceLock<std::sync::Arc<crate::proxy::Counters>>,
     /// Whether it is shutting down.
     pub draining: AtomicBool,
     /// Whether the first look for segments is done.
@@ -131,6 +133,7 @@ impl Status {
             reload: tokio::sync::Notify::new(),
             clock: Mutex::new(ClockOffset::UNMEASURED),
             ingested: std::sync::OnceLock::new(),
+            proxy: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
             scanned: AtomicBool::new(false),
         }

@@ -344,6 +344,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
         control_key: None,
         zone: String::new(),
         labels: Vec::new(),
+        proxy: None,
         admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ingest: lens_agent::ingest::IngestConfig::default(),
     }

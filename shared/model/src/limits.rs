@@ -122,6 +122,28 @@ pub const EVENT_BACKLOG_MAX: usize = 1_024;
 /// Connections the aggregator keeps from one address; a fleet behind one address raises it.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
 
+/// Client connections an agent's proxy keeps at once, and so the requests it has under way; further
+/// ones wait in the kernel's queue. A connection takes up to [`PROXY_HEAD_BYTES_MAX`] each way.
+pub const PROXY_CONNECTIONS_MAX: usize = 4_096;
+
+/// Largest head of a request or an answer an agent's proxy takes, bytes.
+pub const PROXY_HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Largest request body an agent's proxy can be told to forward, bytes. Bodies are streamed: this
+/// bounds what an upstream is sent, not memory.
+pub const PROXY_BODY_BYTES_MAX: usize = 1 << 30;
+
+/// Longest an agent's proxy can be told to wait for an upstream, milliseconds: every wait still has
+/// a bucket of its own.
+pub const PROXY_TIMEOUT_MILLIS_MAX: u64 = 60_000;
+
+/// Slices an agent's proxy tells apart, one more taking the rest: each needs request counters and
+/// series in both arms, and all of them stand in one segment.
+pub const PROXY_SLICES_MAX: usize = 62;
+
+/// Bytes of a failed answer an agent's proxy looks at for the mark of a client's bad query.
+pub const PROXY_MARK_BYTES_MAX: usize = 4 << 10;
+
 /// Tokens one file holds.
 pub const TOKENS_MAX: usize = 1_024;
 
@@ -154,6 +176,10 @@ const _: () = {
     // The longest summary window is held in memory.
     let summary = SUMMARY_SECS_MAX / WINDOW_BASE_SECS + WINDOW_SLOTS_BEYOND_SUMMARY as u64;
     assert!(summary == WINDOW_SLOTS_MAX as u64);
+    // Every slice of a proxy and the rest have counters in both arms, beside those of the whole.
+    assert!(2 * (PROXY_SLICES_MAX + 1) < SEGMENT_REQUESTS_MAX);
+    assert!(2 * (PROXY_SLICES_MAX + 1) <= SEGMENT_SERIES_MAX);
+    assert!(PROXY_TIMEOUT_MILLIS_MAX * 1_000_000 < LATENCY_NANOS_MAX);
     // One hour of slots at the base width.
     assert!(JUDGE_SLOTS_MAX * WINDOW_BASE_SECS == 3_600);
     // Numbers, a trust domain and a version fit a control document.

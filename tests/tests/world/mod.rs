@@ -114,6 +114,8 @@ pub struct Agent {
     pub process: Process,
     /// Where its admin endpoints listen.
     pub admin: String,
+    /// Where its proxy listens, if it has one.
+    pub proxy: Option<String>,
     /// Where it looks for segments.
     pub segments: PathBuf,
 }
@@ -250,8 +252,10 @@ impl World {
     }
 
     fn take_agent(&self, name: &str, mut process: Process) -> Agent {
-        let admin = process.ready()["admin"].as_str().unwrap().to_owned();
-        Agent { process, admin, segments: self.segments(name) }
+        let ready = process.ready();
+        let admin = ready["admin"].as_str().unwrap().to_owned();
+        let proxy = ready["proxy"].as_str().map(str::to_owned);
+        Agent { process, admin, proxy, segments: self.segments(name) }
     }
 
     /// Starts an agent that has a certificate already and does not wait until it is ready.
