@@ -74,7 +74,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let mut problems = api.state.security.troubles.all();
     problems.extend(
         api.state.alerts.trouble().map(|(_, why)| {
-            ("alerts".into(), format!("in memory until the disk takes them: {why}"))
+            ("alerts", format!("in memory until the disk takes them: {why}"))
         }),
     );
     if !api.state.security.gate.is_open() {
