@@ -229,7 +229,8 @@ fn what_is_sent_is_accepted_by_libraries_of_the_receivers() {
         .collect();
     let count = |path: &str| requests.iter().filter(|r| r["path"] == path).count();
     let counts = (count("/hook"), count("/v2/enqueue"), count("/services/T/B/x"));
-    assert!(counts.0 >= 5 && counts.1 >= 5 && counts.2 >= 3, "{counts:?}");
+    // A limit is broken and taken on, an agent is lost and comes back.
+    assert!(counts.0 >= 4 && counts.1 >= 4 && counts.2 >= 3, "{counts:?}");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/check.py");
     let mut child = Command::new(python)
         .arg(script)

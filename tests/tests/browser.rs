@@ -219,7 +219,7 @@ fn alarmed(mut world: World, more: &[(&str, &str)]) -> (World, Receiver, Agent, 
     (world, receiver, agent, node)
 }
 
-const ALERT: &str = "slo_p99/backend/rust/small/stage_a/baseline";
+const ALERT: &str = "slo_p95/backend/rust/small/stage_a/baseline";
 
 #[test]
 fn an_alert_is_taken_on_and_silenced_from_the_page_that_shows_who_was_told() {

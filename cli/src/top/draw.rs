@@ -170,7 +170,8 @@ fn draw_series(frame: &mut Frame<'_>, view: &View, area: Rect) {
         format!("{}{mark}", sort.title())
     };
     let right = |text: String| Line::from(text).right_aligned();
-    let mut titles = vec![Line::from(marked(Sort::Series)), "stage".into(), "arm".into()];
+    let (stage, arm) = if wide { ("stage", "arm") } else { ("st", "arm") };
+    let mut titles = vec![Line::from(marked(Sort::Series)), stage.into(), arm.into()];
     titles.push(right(marked(Sort::Count)));
     if wide {
         titles.push(right(marked(Sort::Rate)));
@@ -180,8 +181,10 @@ fn draw_series(frame: &mut Frame<'_>, view: &View, area: Rect) {
         titles.push(right("p99.9".into()));
     }
     titles.extend([right(marked(Sort::Ratio)), Line::from("verdict")]);
-    let mut widths = vec![Constraint::Fill(1), Constraint::Length(7), Constraint::Length(8)];
-    widths.push(Constraint::Length(10));
+    // At 80 columns the slice keeps 20 of them.
+    let (stage, arm, count) = if wide { (7, 8, 10) } else { (3, 4, 9) };
+    let mut widths = vec![Constraint::Fill(1)];
+    widths.extend([stage, arm, count].map(Constraint::Length));
     if wide {
         widths.push(Constraint::Length(8));
     }
@@ -195,8 +198,8 @@ fn draw_series(frame: &mut Frame<'_>, view: &View, area: Rect) {
         let verdict = text(row, "verdict");
         let mut cells = vec![
             Line::from(text(row, "slice")),
-            text(row, "stage").into(),
-            text(row, "arm").into(),
+            if wide { text(row, "stage") } else { stage_of(text(row, "stage")) }.into(),
+            if wide { text(row, "arm") } else { arm_of(text(row, "arm")) }.into(),
             right(terminal::count(number(row, "count"))),
         ];
         if wide {
@@ -217,6 +220,25 @@ fn draw_series(frame: &mut Frame<'_>, view: &View, area: Rect) {
         .row_highlight_style(Style::default().add_modifier(Modifier::REVERSED));
     let mut state = TableState::default().with_selected(Some(view.at));
     frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// A stage in three letters.
+fn stage_of(stage: &str) -> &str {
+    match stage {
+        "stage_a" => "A",
+        "stage_b" => "B",
+        "stage_c" => "C",
+        other => other,
+    }
+}
+
+/// An arm in four letters.
+fn arm_of(arm: &str) -> &str {
+    match arm {
+        "baseline" => "base",
+        "canary" => "can",
+        other => other,
+    }
 }
 
 /// A verdict in nine letters.
