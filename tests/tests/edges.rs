@@ -114,8 +114,9 @@ fn what_is_no_share_changes_nothing_at_the_edge() {
 
 #[test]
 fn envoys_own_messages_take_the_example() {
-    let Some(python) = present(peers().join("bin/python")) else { return };
+    let Some(python) = present(peers().join("python/bin/python")) else { return };
     let mut command = Command::new(python);
+    command.env("PYTHONPATH", peers().join("envoy"));
     command.arg(root().join("tests/peers/edge.py"));
     command.arg(root().join("deploy/edge/envoy/envoy.yaml"));
     assert!(good(&command.output().unwrap()).starts_with("envoy: "));
@@ -123,12 +124,13 @@ fn envoys_own_messages_take_the_example() {
 
 #[test]
 fn the_schemas_of_the_gateway_api_and_of_argo_take_the_examples() {
-    let Some(python) = present(peers().join("bin/python")) else { return };
+    let Some(python) = present(peers().join("python/bin/python")) else { return };
     let Some(modules) = present(peers().join("node_modules")) else { return };
     let of = "import sys, json, yaml; print(json.dumps([o for f in sys.argv[1:] \
               for o in yaml.safe_load_all(open(f))]))";
     let examples = root().join("deploy/edge/kubernetes");
     let mut command = Command::new(python);
+    command.env("PYTHONPATH", peers().join("envoy"));
     command
         .args(["-c", of])
         .arg(examples.join("httproute.yaml"))

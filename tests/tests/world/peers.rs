@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The Python with the peers' libraries; `None`, said loudly, where it is not and need not be.
 pub fn python() -> Option<PathBuf> {
-    present(&directory().join("bin/python"))
+    present(&directory().join("python/bin/python"))
 }
 
 /// Where `deploy/test-peers.sh` puts what is not a Debian package.
