@@ -193,12 +193,13 @@ impl Live {
         Ok(())
     }
 
-    /// When the rollout that is under way began; `None` without one.
+    /// When the rollout that is under way began, to the slot; `None` without one.
     pub(crate) fn began(&self) -> Option<UnixNanos> {
         let inner = self.inner.lock();
         let rollout = inner.book.rollout.as_ref()?;
         let Phase::Step(_) = inner.book.state.phase else { return None };
-        let millis = u64::try_from(Slot(rollout.began).start_millis()).ok()?;
+        // It is compared from the slot after the one it was started in.
+        let millis = u64::try_from(Slot(rollout.began - 1).start_millis()).ok()?;
         Some(UnixNanos(millis.saturating_mul(1_000_000)))
     }
 
