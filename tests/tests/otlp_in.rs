@@ -74,7 +74,6 @@ fn agree(world: &World, key: &SeriesKey, sent: &Value, error: f64) {
         let exact = sorted[(sorted.len() * percent).div_ceil(100) - 1] as f64 / 1e6;
         let got = point["quantiles"][q]["value_ms"].as_f64().unwrap();
         let off = (got - exact).abs() / got;
-        println!("{q}: {got} ms for {exact} ms, {:.2} % of {:.2} %", off * 100.0, error * 100.0);
         assert!(off <= error + OWN_ERROR, "{q}: {got} ms, exactly {exact} ms, bound {error}");
     }
 }

@@ -80,11 +80,15 @@ export function geometry(seriesMax) {
 
 // The counter of a latency in nanoseconds; one above 68.7 s is counted apart.
 export function counterOf(nanos) {
-  if (nanos > NANOS_MAX) return OVERFLOW;
-  if (!(nanos >= 1)) return 0;
-  if (nanos < 256) return Math.floor(nanos);
+  if (nanos < 2147483648) {
+    // Below 2^31 all of it is integer arithmetic; what is no number is 0 there.
+    const whole = nanos > 0 ? nanos | 0 : 0;
+    const octave = 24 - Math.clz32(whole | 255);
+    return (octave << 7) + (whole >> octave);
+  }
+  if (!(nanos <= NANOS_MAX)) return nanos > NANOS_MAX ? OVERFLOW : 0;
   // Exact: doubles hold every integer below 2^53, and the latency is below 2^36.
-  const octave = nanos < 4294967296 ? 24 - Math.clz32(nanos) : 56 - Math.clz32(nanos / 4294967296);
+  const octave = nanos < 4294967296 ? 24 : 56 - Math.clz32(nanos / 4294967296);
   return octave * 128 + Math.floor(nanos / 2 ** octave);
 }
 

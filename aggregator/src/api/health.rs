@@ -73,9 +73,10 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let ready = reasons.is_empty();
     let mut problems = api.state.security.troubles.all();
     problems.extend(
-        api.state.alerts.trouble().map(|(_, why)| {
-            ("alerts".into(), format!("in memory until the disk takes them: {why}"))
-        }),
+        api.state
+            .alerts
+            .trouble()
+            .map(|(_, why)| ("alerts", format!("in memory until the disk takes them: {why}"))),
     );
     if !api.state.security.gate.is_open() {
         // Anyone may ask; what is wrong with a file is for those who run it.

@@ -123,5 +123,5 @@ fn accept(mut bytes: Vec<u8>, wrong: usize, due: Due, checks: &Checks) -> Option
         && head.length as usize == payload.len()
         && RecordHead::holds(checks.covered, &bytes, &payload);
     let end = due.at + (RECORD_HEADER_BYTES + payload.len()) as u64;
-    own.then(|| Repaired { found: Found { head, payload, end }, byte })
+    own.then_some(Repaired { found: Found { head, payload, end }, byte })
 }
