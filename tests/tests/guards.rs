@@ -159,7 +159,7 @@ fn an_engine_that_finds_nothing_twice_is_killed_and_the_kill_is_recorded_and_end
 }
 
 #[test]
-fn an_engine_that_fails_and_returns_is_believed_only_after_its_whole_recovery_time() {
+fn an_engine_that_fails_takes_the_rollout_back_and_its_return_ends_the_switch() {
     let engine = Engine::new(2);
     let mut world = World::bare();
     start(&mut world, &engine, "true");
