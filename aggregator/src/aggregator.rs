@@ -23,6 +23,7 @@ use crate::canary::Live;
 use crate::config::Config;
 use crate::export::remote_write::{self, Config as RemoteWrite};
 use crate::flags::Flags;
+use crate::guards::Guards;
 use crate::ingest::Ingest;
 use crate::listen::{ListenError, Listener, Renewal};
 use crate::log::{EmbeddedLog, LogError, PartitionLog};
@@ -144,6 +145,7 @@ impl Aggregator {
         state.flags = Flags::open(&env, &config.control_dir, scope)?;
         let levers = Arc::new(state.flags.clone());
         state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
+        state.guards = Arc::new(Guards::open(env.clone(), config.guards.clone()));
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -183,6 +185,7 @@ impl Aggregator {
             tasks.spawn(write_to_remote(Arc::clone(&self.state), config, shutdown.clone()));
         }
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::guards::run(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::canary::run(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));

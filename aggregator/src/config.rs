@@ -372,6 +372,22 @@ pub const KEYS: &[Key] = &[
     crate::canary::config::KEYS[11],
     crate::canary::config::KEYS[12],
     crate::canary::config::KEYS[13],
+    crate::guards::config::KEYS[0],
+    crate::guards::config::KEYS[1],
+    crate::guards::config::KEYS[2],
+    crate::guards::config::KEYS[3],
+    crate::guards::config::KEYS[4],
+    crate::guards::config::KEYS[5],
+    crate::guards::config::KEYS[6],
+    crate::guards::config::KEYS[7],
+    crate::guards::config::KEYS[8],
+    crate::guards::config::KEYS[9],
+    crate::guards::config::KEYS[10],
+    crate::guards::config::KEYS[11],
+    crate::guards::config::KEYS[12],
+    crate::guards::config::KEYS[13],
+    crate::guards::config::KEYS[14],
+    crate::guards::config::KEYS[15],
     Key {
         path: "otlp.endpoint",
         kind: Kind::Text,
@@ -548,6 +564,8 @@ pub struct Config {
     pub alerts: crate::alerts::Config,
     /// What rollouts are held to.
     pub canary: crate::canary::config::Config,
+    /// What watches search itself.
+    pub guards: crate::guards::Config,
     /// Where flags, kill switch and the control key are kept.
     pub control_dir: PathBuf,
     /// Where merged series are sent to, if they are.
@@ -629,6 +647,7 @@ impl Config {
         });
         let mut alerts = crate::alerts::Config::check(settings, &mut problems);
         let mut canary = crate::canary::config::Config::check(settings, &mut problems);
+        let mut guards = crate::guards::Config::check(settings, &mut problems);
         let otlp = crate::export::otlp::Config::check(settings, &mut problems);
         let remote_write = remote_write::Config::check(settings, &mut problems);
         if problems.is_empty()
@@ -662,6 +681,7 @@ impl Config {
         };
         alerts.dir.get_or_insert_with(|| store.dir.with_file_name("alerts"));
         canary.dir.get_or_insert_with(|| store.dir.with_file_name("canary"));
+        guards.dir.get_or_insert_with(|| store.dir.with_file_name("guards"));
         let control_dir = settings.path("control.dir");
         let control_dir = control_dir.unwrap_or_else(|| store.dir.with_file_name("control"));
         Ok(Self {
@@ -687,6 +707,7 @@ impl Config {
             rules: Rules { slices_known, slices_automatic_max, ..rules },
             alerts,
             canary,
+            guards,
             otlp,
             remote_write,
             store,

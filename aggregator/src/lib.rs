@@ -17,6 +17,7 @@ pub mod config;
 pub mod dashboard;
 pub mod export;
 pub mod flags;
+pub mod guards;
 pub mod ingest;
 pub mod judge;
 pub mod listen;

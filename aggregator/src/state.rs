@@ -21,6 +21,7 @@ use crate::alerts::Desk;
 use crate::canary::Live;
 use crate::export::remote_write::Tally;
 use crate::flags::Flags;
+use crate::guards::Guards;
 use crate::judge::slot::{Slot, SlotWindows};
 use crate::judge::standing::Standing;
 use crate::reload::Renew;
@@ -369,6 +370,8 @@ pub struct State {
     pub canary: Arc<Live>,
     /// Flags and assignment.
     pub flags: Flags,
+    /// What watches search itself.
+    pub guards: Arc<Guards>,
     /// Who may what.
     pub security: Security,
     /// What takes up renewed certificates, once there are any.
@@ -399,6 +402,7 @@ impl State {
         let alerts = Arc::new(Desk::unconfigured(env.clone()));
         let flags = Flags::in_memory(&env);
         let canary = Arc::new(Live::unconfigured(env.clone(), Arc::new(flags.clone())));
+        let guards = Arc::new(Guards::off(env.clone()));
         Self {
             env,
             started: now,
@@ -414,6 +418,7 @@ impl State {
             alerts,
             canary,
             flags,
+            guards,
             security: Security::default(),
             renew: OnceLock::new(),
             certificate_expires: AtomicU64::new(0),

@@ -139,6 +139,10 @@ pub(crate) fn advice(rule: Rule, name: &str) -> Vec<String> {
             "See what it rests on: lens canary status, lens canary decisions",
             "rolled_back: users are on the baseline again; held: fix what stands in the way, or abort; killed: two people release it",
         ],
+        Rule::Guard => &[
+            "See the numbers behind it: GET /api/v1/guards",
+            "probe: put its query to the node by hand; cusum: see what changed when the gauge did; switch: what it did stands in the audit record",
+        ],
         Rule::Sink => &["See what came back under deliveries of GET /api/v1/alerts"],
         _ => &[],
     };

@@ -74,11 +74,13 @@ pub enum Rule {
     Sink,
     /// A rollout was taken back, waits for people, or was killed.
     Canary,
+    /// A detector, a probe or a switch of its own alarms.
+    Guard,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Tail,
         Self::SloP95,
         Self::SloP99,
@@ -91,6 +93,7 @@ impl Rule {
         Self::Store,
         Self::Sink,
         Self::Canary,
+        Self::Guard,
     ];
 
     /// The name used in keys, JSON, labels and the runbook's headings.
@@ -108,6 +111,7 @@ impl Rule {
             Self::Store => "store",
             Self::Sink => "sink",
             Self::Canary => "canary",
+            Self::Guard => "guard",
         }
     }
 
@@ -126,6 +130,7 @@ impl Rule {
             Self::Store => "Storage in trouble",
             Self::Sink => "Alert sink failing",
             Self::Canary => "Canary needs people",
+            Self::Guard => "Guard alarms",
         }
     }
 }

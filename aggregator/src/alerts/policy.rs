@@ -53,7 +53,7 @@ impl Policy {
     /// reading surer.
     pub fn pending(&self, rule: Rule) -> Nanos {
         match rule {
-            Rule::Store | Rule::Sink => Nanos(0),
+            Rule::Store | Rule::Sink | Rule::Guard => Nanos(0),
             Rule::Silent => self.pending_silent,
             _ => self.pending,
         }

@@ -87,6 +87,7 @@ impl Sense {
         }
         conditions.push(of_store(state));
         conditions.extend(of_desk(desk));
+        conditions.extend(crate::guards::conditions(&state.guards));
         conditions.extend(crate::canary::alarms::conditions(state, snapshot.t));
         if self.burns_at.is_none_or(|at| snapshot.t.since(at) >= BURN_EVERY) {
             self.burns =

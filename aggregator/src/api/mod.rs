@@ -15,6 +15,7 @@ mod docs;
 mod events;
 mod flags;
 mod guard;
+mod guards;
 mod health;
 mod histogram;
 mod live;
@@ -166,6 +167,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(alerts::test))
         .routes(routes!(alerts::announce))
         .routes(routes!(alerts::end_maintenance))
+        .routes(routes!(guards::guards))
         .routes(routes!(events::events))
         .routes(routes!(audit::audit))
         .routes(routes!(flags::flags))

@@ -124,6 +124,7 @@ const ROUTES: &[(&str, &str, Verb)] = &[
     ("POST", "/auth/sign-in", Verb::SignIn),
     ("POST", "/auth/sign-out", Verb::SignIn),
     ("POST", "/canary/abort", Verb::CanaryAbort),
+    ("GET", "/api/v1/guards", Verb::AlertsRead),
     ("GET", "/canary/decisions", Verb::CanaryRead),
     ("GET", "/canary/decisions/{id}", Verb::CanaryRead),
     ("GET", "/canary/decisions/{id}/plan", Verb::CanaryRead),

@@ -85,6 +85,8 @@ pub enum Command {
     Progress,
     /// End the rollout.
     Abort(String),
+    /// End it because the version is not to be had.
+    TakeBack(String),
     /// End it and let none begin.
     Kill(String),
     /// Let rollouts begin again.
@@ -343,6 +345,14 @@ pub fn command(
             Phase::Step(_) => {
                 next.enter(Phase::Aborted, now_ms, &reason);
                 Ok((next, vec![Action::SetShare(0.0)]))
+            }
+            _ => Err(Refused::Phase(NO_ROLLOUT)),
+        },
+        Command::TakeBack(reason) => match state.phase {
+            Phase::Step(_) => {
+                next.enter(Phase::RolledBack, now_ms, &reason);
+                let alert = Action::Alert(format!("canary rolled back: {reason}"));
+                Ok((next, vec![Action::SetShare(0.0), alert]))
             }
             _ => Err(Refused::Phase(NO_ROLLOUT)),
         },

@@ -193,3 +193,13 @@ fn the_same_reason_to_hold_is_told_once() {
     }
     assert_eq!(told, 2, "the dwell, then what is not shown");
 }
+
+#[test]
+fn a_rollout_is_taken_back_only_while_one_is_under_way() {
+    let back = || Command::TakeBack("guard probe/class: 0 results".into());
+    let (state, actions) = command(&started(), back(), None, 9).unwrap();
+    assert_eq!((state.phase, state.share()), (Phase::RolledBack, 0.0));
+    assert!(actions.contains(&Action::SetShare(0.0)), "{actions:?}");
+    assert!(command(&state, back(), None, 10).is_err());
+    assert!(command(&State::default(), back(), None, 10).is_err());
+}

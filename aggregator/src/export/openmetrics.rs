@@ -29,6 +29,7 @@ pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text 
     nodes(&mut text, state);
     agents(&mut text, snapshot);
     alerts(&mut text, state, snapshot);
+    guards(&mut text, state);
     otlp(&mut text, state);
     itself(&mut text, state, snapshot, subscribers);
     if let Some(tally) = &state.remote_write {
@@ -228,6 +229,17 @@ fn agents(text: &mut Text, snapshot: &Snapshot) {
         for (reason, count) in &agent.rejected {
             let labels = [("agent", agent.name.as_str()), ("reason", reason.as_str())];
             text.sample("lens_agent_rejected_total", &labels, count);
+        }
+    }
+}
+
+fn guards(text: &mut Text, state: &State) {
+    let help = "1 for the state that a guard is in, 0 for the others.";
+    text.family("lens_guard_state", "gauge", help);
+    for guard in state.guards.states() {
+        for standing in crate::guards::Standing::ALL {
+            let labels = [("guard", guard.guard.as_str()), ("state", standing.as_str())];
+            text.sample("lens_guard_state", &labels, u8::from(standing == guard.state));
         }
     }
 }

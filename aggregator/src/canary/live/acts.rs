@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use lens_model::Nanos;
+use lens_model::{Nanos, UnixNanos};
 use lens_service::env::Env;
 use thiserror::Error;
 
@@ -191,6 +191,32 @@ impl Live {
         self.carry_out(shared, inner, actions, before);
         self.keep(inner);
         Ok(())
+    }
+
+    /// When the rollout that is under way began, to the slot; `None` without one.
+    pub(crate) fn began(&self) -> Option<UnixNanos> {
+        let inner = self.inner.lock();
+        let rollout = inner.book.rollout.as_ref()?;
+        let Phase::Step(_) = inner.book.state.phase else { return None };
+        // It is compared from the slot after the one it was started in.
+        let millis = u64::try_from(Slot(rollout.began - 1).start_millis()).ok()?;
+        Some(UnixNanos(millis.saturating_mul(1_000_000)))
+    }
+
+    /// Takes the rollout back for a reason that is not in its evidence; whether one was under way.
+    pub(crate) fn take_back(&self, shared: &state::State, reason: &str) -> bool {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let before = inner.book.nominal();
+        let (now, back) = (self.now_ms(), Command::TakeBack(reason.into()));
+        let Ok((state, actions)) = controller::command(&inner.book.state, back, None, now) else {
+            return false;
+        };
+        inner.book.state = state;
+        inner.book.retreat("canary_guard", None, before, self.env.now());
+        self.carry_out(shared, inner, actions, before);
+        self.keep(inner);
+        true
     }
 
     /// Notes that everything was turned off. Gives what could not be made durable, as a sentence.

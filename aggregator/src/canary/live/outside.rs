@@ -17,6 +17,7 @@ pub(super) fn blockers(shared: &state::State, live: &Live, inner: &Inner) -> Vec
     let now = shared.now();
     let mut found = gates::blockers(&shared.windows.read(), &live.config.gates, now);
     found.extend(violations(shared));
+    found.extend(shared.guards.blockers());
     let stand = live.stand();
     let wanted = inner.book.wanted();
     if stand.routed != wanted || stand.killed {

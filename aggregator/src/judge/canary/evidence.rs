@@ -41,6 +41,7 @@ pub enum BlockerCode {
     ShareNotInForce,
     NotDurable,
     StaleEvidence,
+    Guard,
 }
 
 impl BlockerCode {
@@ -54,6 +55,7 @@ impl BlockerCode {
                 | Self::ShareNotInForce
                 | Self::NotDurable
                 | Self::StaleEvidence
+                | Self::Guard
         )
     }
 }
