@@ -295,10 +295,8 @@ mod tests {
 
     #[test]
     fn a_slowed_stage_repeats_its_own_work() {
-        let slowdown = Slowdown {
-            regressions: vec!["stage_b=5".parse().unwrap()],
-            started: Instant::now(),
-        };
+        let slowdown =
+            Slowdown { regressions: vec!["stage_b=5".parse().unwrap()], started: Instant::now() };
         let mut runs = 0;
         let mut work = || {
             runs += 1;
