@@ -113,6 +113,8 @@ impl Plan {
             // What an earlier demo left there is no part of this one's sums.
             std::fs::remove_dir_all(plan.spool(host)).ok();
         }
+        // Nor is a rollout that it left under way.
+        std::fs::remove_dir_all(plan.dir.join("canary")).ok();
         if let Err(error) = plan.make_certificates() {
             plan.clean();
             return Err(error);
