@@ -19,6 +19,9 @@ const FILES: usize = 60;
 /// Longest a demo may take beside its queries.
 const DEMO_MAX: Duration = Duration::from_secs(60);
 
+/// Longest a rollout may take until evidence has ended it.
+const DECIDED_MAX: Duration = Duration::from_secs(100);
+
 /// Source files of this very workspace, copied.
 fn corpus(dir: &Path) -> PathBuf {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -66,9 +69,10 @@ impl Demo {
         fs::create_dir(dir.path().join("tmp")).unwrap();
         let mut command: Command = program();
         command
-            .args(["demo", "--for", length, "--rate", "25", "--json", "--no-browser"])
+            .args(["demo", "--for", length, "--json", "--no-browser"])
             .args(["--http", "127.0.0.1:0", "--corpus"])
             .arg(corpus)
+            .args(if more.contains(&"--rate") { &[][..] } else { &["--rate", "25"] })
             .args(more)
             .env("TMPDIR", dir.path().join("tmp"))
             .stdin(Stdio::null())
@@ -208,12 +212,48 @@ fn a_demo_ends_with_everything_recorded_merged() {
         sum += one["recorded"].as_u64().unwrap();
     }
     assert_eq!(sum, recorded);
-    for arm in ["baseline", "canary"] {
-        let own = || series.iter().filter(|one| one["arm"] == arm);
-        for stage in ["stage_a", "stage_b", "stage_c", "e2e"] {
-            assert!(own().any(|one| one["stage"] == stage), "no {stage} of {arm}");
-        }
+    for stage in ["stage_a", "stage_b", "stage_c", "e2e"] {
+        let own = |one: &&Value| one["arm"] == "baseline" && one["stage"] == stage;
+        assert!(series.iter().any(|one| own(&one)), "no {stage} of the baseline");
     }
+    // Seconds suffice for no evidence; what is missing is told.
+    assert_eq!(canary["outcome"], "held", "{canary}");
+    assert!(canary["reason"].as_str().unwrap().contains("at the step of 5 %"), "{canary}");
+    assert_eq!(canary["detected_after_s"], Value::Null, "nothing was made slower: {canary}");
+}
+
+/// Waits until the rollout has ended by itself.
+fn until_decided(demo: &Demo) {
+    let http = demo.http();
+    let deadline = Instant::now() + DECIDED_MAX;
+    loop {
+        let answer = world::http::json(&http, "/canary/status").unwrap_or_default();
+        let phase = answer["canary_deployment"]["phase"].as_str().unwrap_or_default().to_owned();
+        if ["rolled_back", "complete"].contains(&phase.as_str()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "undecided: {answer}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn a_demo_whose_canary_is_slower_rolls_it_back_and_says_by_which_evidence() {
+    let slower = ["--regress", "stage_b=20@canary", "--rate", "100", "--kill", "aggregator@12s"];
+    let mut demo = Demo::start_with("120s", &slower);
+    demo.processes();
+    until_decided(&demo);
+    signal(demo.child.id(), Signal::INT);
+    let (code, said) = demo.ended();
+    assert_eq!(code, Some(0), "{said}");
+    let summary = demo.summary();
+    assert_eq!(summary["reconciled"], true, "{summary}");
+    let canary = &summary["canary"];
+    assert_eq!(canary["outcome"], "rolled_back", "{canary}");
+    assert!(canary["reason"].as_str().unwrap().contains("ln E"), "{canary}");
+    assert!(canary["samples"].as_u64() > Some(0), "{canary}");
+    assert!(canary["detected_after_s"].as_f64() > Some(0.0), "{canary}");
+    assert_eq!(summary["restarts"][0]["process"], "aggregator", "{summary}");
 }
 
 /// The number of the process that runs under this name now.

@@ -43,19 +43,18 @@ const LEXICAL_WEIGHT: f32 = 0.5;
 #[derive(Debug)]
 pub(super) struct Slowdown {
     pub(super) regressions: Vec<Regression>,
-    pub(super) arm: Arm,
     pub(super) started: Instant,
 }
 
 impl Slowdown {
     /// Does the work of a stage; where a regression applies, does it again and again until the
     /// factor times its own time has passed.
-    fn work<T>(&self, stage: Stage, mut work: impl FnMut() -> T) -> T {
+    fn work<T>(&self, stage: Stage, arm: Arm, mut work: impl FnMut() -> T) -> T {
         if self.regressions.is_empty() {
             return work();
         }
         let since_start = self.started.elapsed();
-        let factor = Regression::factor_of(&self.regressions, stage, self.arm, since_start);
+        let factor = Regression::factor_of(&self.regressions, stage, arm, since_start);
         let began = Instant::now();
         let result = work();
         let until: Duration = began.elapsed().mul_f64(factor);
@@ -138,19 +137,20 @@ pub(super) fn search(
 ) -> Result<Answer, TantivyError> {
     let mut latency = LatencyMs::default();
     let mut timer = recording.query(arrived);
+    let arm = recording.arm();
 
     let lexical_k = (4 * query.k).min(LEXICAL_MAX);
-    let mut found = slowdown.work(Stage::A, || by_letters(index, query, lexical_k))?;
+    let mut found = slowdown.work(Stage::A, arm, || by_letters(index, query, lexical_k))?;
     let mut last = &mut latency.stage_a;
     if query.mode != Mode::Lex {
         *last = millis(timer.next(Stage::B));
         let symbols_k = (2 * query.k).min(SYMBOLS_MAX);
-        found = slowdown.work(Stage::B, || with_symbols(index, query, &found, symbols_k));
+        found = slowdown.work(Stage::B, arm, || with_symbols(index, query, &found, symbols_k));
         last = latency.stage_b.insert(0.0);
     }
     if found.len() > RERANK_MIN && found.len() <= RERANK_MAX {
         *last = millis(timer.next(Stage::C));
-        found = slowdown.work(Stage::C, || reranked(index, query, &found));
+        found = slowdown.work(Stage::C, arm, || reranked(index, query, &found));
         last = latency.stage_c.insert(0.0);
     }
     *last = millis(timer.end());
@@ -295,18 +295,15 @@ mod tests {
 
     #[test]
     fn a_slowed_stage_repeats_its_own_work() {
-        let slowdown = Slowdown {
-            regressions: vec!["stage_b=5".parse().unwrap()],
-            arm: Arm::Canary,
-            started: Instant::now(),
-        };
+        let slowdown =
+            Slowdown { regressions: vec!["stage_b=5".parse().unwrap()], started: Instant::now() };
         let mut runs = 0;
         let mut work = || {
             runs += 1;
             std::thread::sleep(Duration::from_millis(2));
         };
-        slowdown.work(Stage::A, &mut work);
-        slowdown.work(Stage::B, &mut work);
+        slowdown.work(Stage::A, Arm::Canary, &mut work);
+        slowdown.work(Stage::B, Arm::Canary, &mut work);
         // Once for A; B at least twice more, however coarse the sleep.
         assert!(runs >= 4, "{runs}");
     }

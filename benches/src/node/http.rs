@@ -132,20 +132,21 @@ async fn search(
         Ok(query) => query,
         Err(refusal) => return refused(StatusCode::BAD_REQUEST, &refusal, &trace_id),
     };
+    let arm = served.recording.arm_of(query.user.as_deref());
     let Ok(admitted) = Arc::clone(&served.admitted).try_acquire_owned() else {
-        served.recording.slice(query.slice).refused();
+        served.recording.slice(query.slice, arm).refused();
         let message = format!("{QUERIES_ADMITTED_MAX} queries are waiting already; try later");
         return failed(StatusCode::SERVICE_UNAVAILABLE, "overloaded", &message, &trace_id);
     };
     let Ok(turn) = Arc::clone(&served.running).acquire_owned().await else {
-        served.recording.slice(query.slice).refused();
+        served.recording.slice(query.slice, arm).refused();
         let message = "the node is stopping";
         return failed(StatusCode::SERVICE_UNAVAILABLE, "stopping", message, &trace_id);
     };
     let worker = Arc::clone(&served);
     let slice = query.slice;
     let done = tokio::task::spawn_blocking(move || {
-        let recording = worker.recording.slice(query.slice);
+        let recording = worker.recording.slice(query.slice, arm);
         let entered = recording.enter();
         let answer = engine::search(&worker.index, recording, &worker.slowdown, &query, arrived);
         match &answer {
@@ -164,7 +165,7 @@ async fn search(
             "latency_ms": answer.latency_ms,
             "trace_id": trace_id,
             "slice": served.index.slices[slice].slice,
-            "arm": served.arm,
+            "arm": arm,
             "version": served.version,
             "api_version": API_VERSION,
             "index_version": served.index_version,
@@ -177,7 +178,7 @@ async fn search(
             failed(StatusCode::INTERNAL_SERVER_ERROR, "stage_a_failed", &message, &trace_id)
         }
         Err(error) => {
-            served.recording.slice(slice).refused();
+            served.recording.slice(slice, arm).refused();
             tracing::error!(%error, trace_id, "a query did not come back");
             let message = "the query did not come back; see the node's log";
             failed(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, &trace_id)

@@ -1,6 +1,6 @@
 //! The node's own count of what it recorded, and the file that keeps it when the node is killed.
 //!
-//! A slice has one page of eight numbers in the file. It is written when a query begins to be
+//! A slice has one page of eight numbers in the file for each arm the node serves. It is written when a query begins to be
 //! recorded and when it has been, never between, so that no stage's time has a system call in it.
 //! Promise: the file of a killed node bounds the truth. With `n` queries on the way in a slice, for
 //! each of its counters: kept ≤ recorded ≤ kept + `n`, and `n` is 0 for a node that was idle.
@@ -29,8 +29,6 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub struct Ledger {
     /// The node's instance name.
     pub instance: String,
-    /// The arm it serves.
-    pub arm: Arm,
     /// Samples per series that has any.
     pub series: Vec<LedgerSeries>,
     /// Requests per slice that had any.
@@ -100,14 +98,15 @@ pub(super) struct Counts {
 #[derive(Serialize, Deserialize)]
 struct Head {
     instance: String,
-    arm: Arm,
-    slices: Vec<Slice>,
+    /// A page each, in this order.
+    pages: Vec<(Arm, Slice)>,
 }
 
 /// Makes the pages of a ledger.
 pub(super) struct Keeper {
     file: Option<Arc<File>>,
     pages_at: u64,
+    pages: Vec<(Arm, Slice)>,
 }
 
 /// One slice's page, in the file where there is one.
@@ -119,18 +118,20 @@ pub(super) struct Page {
 }
 
 impl Keeper {
-    /// Creates the file, with every page zero.
+    /// Creates the file, with a page for each slice of each arm, every page zero.
     pub(super) fn create(
         path: Option<&Path>,
         instance: &str,
-        arm: Arm,
+        arms: &[Arm],
         slices: &[Slice],
     ) -> Result<Self, LedgerError> {
+        let own = |arm: &Arm| slices.iter().map(|slice| (*arm, slice.clone())).collect::<Vec<_>>();
+        let pages: Vec<_> = arms.iter().flat_map(own).collect();
         let Some(path) = path else {
-            return Ok(Self { file: None, pages_at: 0 });
+            return Ok(Self { file: None, pages_at: 0, pages });
         };
         let failed = |doing| move |source| LedgerError::Io { path: path.to_owned(), doing, source };
-        let head = Head { instance: instance.into(), arm, slices: slices.into() };
+        let head = Head { instance: instance.into(), pages: pages.clone() };
         let mut head =
             serde_json::to_vec(&head).map_err(io::Error::other).map_err(failed("write it"))?;
         head.push(b'\n');
@@ -138,12 +139,17 @@ impl Keeper {
         head.resize(head.len().next_multiple_of(PAGE_BYTES), b'\n');
         let file = File::create(path).map_err(failed("create it"))?;
         let pages_at = head.len() as u64;
-        file.set_len(pages_at + (slices.len() * PAGE_BYTES) as u64).map_err(failed("size it"))?;
+        file.set_len(pages_at + (pages.len() * PAGE_BYTES) as u64).map_err(failed("size it"))?;
         file.write_all_at(&head, 0).map_err(failed("write it"))?;
-        Ok(Self { file: Some(Arc::new(file)), pages_at })
+        Ok(Self { file: Some(Arc::new(file)), pages_at, pages })
     }
 
-    /// The page of the slice with this index.
+    /// What each page counts.
+    pub(super) fn pages(&self) -> &[(Arm, Slice)] {
+        &self.pages
+    }
+
+    /// The page with this index.
     pub(super) fn page(&self, index: usize) -> Page {
         let at = self.pages_at + (index * PAGE_BYTES) as u64;
         Page { file: self.file.clone(), at, queries: Mutex::new((0, 0)) }
@@ -185,9 +191,9 @@ impl Page {
 pub struct KeptLedger {
     /// What was certainly recorded.
     pub ledger: Ledger,
-    /// Queries on the way at the end, by slice, where there were any: so many samples a stage, and
+    /// Queries on the way at the end, by slice and arm, where there were any: so many samples a stage, and
     /// so many requests, may have been recorded beyond the ledger.
-    pub on_the_way: Vec<(Slice, u64)>,
+    pub on_the_way: Vec<(Slice, Arm, u64)>,
 }
 
 impl KeptLedger {
@@ -208,7 +214,7 @@ impl KeptLedger {
         let head: Head = serde_json::from_slice(&bytes[..line])
             .map_err(|error| senseless(&error.to_string()))?;
         let pages = bytes.get((line + 1).next_multiple_of(PAGE_BYTES)..).unwrap_or_default();
-        if pages.len() != head.slices.len() * PAGE_BYTES {
+        if pages.len() != head.pages.len() * PAGE_BYTES {
             return Err(senseless("it does not have a page for each slice"));
         }
         Ok(head.with_pages(pages))
@@ -217,10 +223,10 @@ impl KeptLedger {
 
 impl Head {
     fn with_pages(self, pages: &[u8]) -> KeptLedger {
-        let arm = self.arm;
         let (mut series, mut requests) = (Vec::new(), Vec::new());
         let mut on_the_way = Vec::new();
-        for (slice, page) in self.slices.iter().zip(pages.chunks_exact(PAGE_BYTES)) {
+        for ((arm, slice), page) in self.pages.iter().zip(pages.chunks_exact(PAGE_BYTES)) {
+            let arm = *arm;
             let mut numbers = page.chunks_exact(8).map(|bytes| {
                 bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
             });
@@ -231,12 +237,12 @@ impl Head {
             }
             let (ok, error) = (number(), number());
             requests.push(LedgerRequests { slice: slice.clone(), arm, ok, error });
-            on_the_way.push((slice.clone(), begun.saturating_sub(ended)));
+            on_the_way.push((slice.clone(), arm, begun.saturating_sub(ended)));
         }
         series.retain(|one| one.recorded > 0);
         requests.retain(|one| one.ok + one.error > 0);
-        on_the_way.retain(|(_, queries)| *queries > 0);
-        KeptLedger { ledger: Ledger { instance: self.instance, arm, series, requests }, on_the_way }
+        on_the_way.retain(|(_, _, queries)| *queries > 0);
+        KeptLedger { ledger: Ledger { instance: self.instance, series, requests }, on_the_way }
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
     }
 
     fn keeper(path: &Path) -> Keeper {
-        Keeper::create(Some(path), "node-1", Arm::Canary, &slices()).unwrap()
+        Keeper::create(Some(path), "node-1", &[Arm::Canary], &slices()).unwrap()
     }
 
     #[test]
@@ -267,7 +273,7 @@ mod tests {
         page.end(|| one);
         let kept = KeptLedger::read(&path).unwrap();
         let [_, go] = <[Slice; 2]>::try_from(slices()).unwrap();
-        assert_eq!(kept.on_the_way, [(go.clone(), 1)]);
+        assert_eq!(kept.on_the_way, [(go.clone(), Arm::Canary, 1)]);
         let counts: Vec<_> = kept.ledger.series.iter().map(|s| (s.stage, s.recorded)).collect();
         assert_eq!(counts, [(Stage::A, 3), (Stage::B, 2), (Stage::C, 1), (Stage::E2e, 3)]);
         assert!(kept.ledger.series.iter().all(|s| s.slice == go && s.arm == Arm::Canary));

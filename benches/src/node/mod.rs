@@ -141,6 +141,7 @@ pub async fn run_with(
         version: &options.version,
         instance: options.instance.as_str(),
         arm: options.arm,
+        by_assignment: options.by_assignment,
     };
     let slices: Vec<_> = index.slices.iter().map(|slice| slice.slice.clone()).collect();
     let ledger = options.ledger.as_deref();
@@ -162,8 +163,7 @@ pub async fn run_with(
         instance: options.instance.to_string(),
         arm: options.arm,
     };
-    let slowdown =
-        Slowdown { regressions: options.regress, arm: options.arm, started: Instant::now() };
+    let slowdown = Slowdown { regressions: options.regress, started: Instant::now() };
     let served = Arc::new(Served::new(index, recording, slowdown, about));
     on_event(ready);
     serve(listener, Arc::clone(&served), shutdown).await?;

@@ -27,6 +27,8 @@ pub struct NodeOptions {
     pub version: String,
     /// The arm of the rollout it serves.
     pub arm: Arm,
+    /// Whether each query's user is in an arm by the flags in the segment instead.
+    pub by_assignment: bool,
     /// Stages that are made slower.
     pub regress: Vec<Regression>,
     /// Files indexed at most.
@@ -67,6 +69,10 @@ pub struct NodeArgs {
     #[arg(long, default_value = "baseline")]
     pub arm: Arm,
 
+    /// Serve both arms: each query's user is in the one that the flags in the segment assign
+    #[arg(long, conflicts_with = "arm")]
+    pub by_assignment: bool,
+
     /// Make a stage slower by repeating its work: STAGE=FACTOR[@ARM][:after=DURATION]
     #[arg(long, value_name = "REGRESSION")]
     pub regress: Vec<Regression>,
@@ -97,6 +103,7 @@ impl NodeArgs {
             instance: self.instance,
             version: self.version,
             arm: self.arm,
+            by_assignment: self.by_assignment,
             regress: self.regress,
             files_max: self.files_max,
             bytes_max: self.bytes_max,

@@ -48,6 +48,7 @@ pub(super) struct Identity<'a> {
     pub(super) version: &'a str,
     pub(super) instance: &'a str,
     pub(super) arm: Arm,
+    pub(super) by_assignment: bool,
 }
 
 /// The recorder and the ledger.
@@ -55,7 +56,10 @@ pub(super) struct Recording {
     recorder: Recorder,
     instance: String,
     arm: Arm,
+    /// Of the node's own arm, or of the baseline.
     slices: Vec<SliceRecording>,
+    /// Of the canary where users are assigned; else empty.
+    assigned: Vec<SliceRecording>,
 }
 
 /// A series and how many times it was recorded into.
@@ -67,6 +71,7 @@ struct Counted {
 /// What one slice records into: a series per stage, and its requests.
 pub(super) struct SliceRecording {
     slice: Slice,
+    arm: Arm,
     a: Counted,
     b: Counted,
     c: Counted,
@@ -86,22 +91,37 @@ impl Recording {
         identity: Identity<'_>,
         slices: &[Slice],
     ) -> Result<Self, RecordingError> {
-        let Identity { version, instance, arm } = identity;
+        let Identity { version, instance, arm, by_assignment } = identity;
         let node = Node { service: SERVICE, version, instance };
         let options = RecorderOptions { arm, ..RecorderOptions::default() };
         let recorder = Recorder::create_with(directory, node, options)?;
-        let keeper = Keeper::create(ledger, instance, arm, slices)?;
-        let slices = slices
-            .iter()
-            .enumerate()
-            .map(|(at, slice)| SliceRecording::open(&recorder, slice, arm, keeper.page(at)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { recorder, instance: instance.into(), arm, slices })
+        let arms = if by_assignment { &[Arm::Baseline, Arm::Canary][..] } else { &[arm] };
+        let keeper = Keeper::create(ledger, instance, arms, slices)?;
+        let mut opened = Vec::new();
+        for (at, (arm, slice)) in keeper.pages().iter().enumerate() {
+            opened.push(SliceRecording::open(&recorder, slice, *arm, keeper.page(at))?);
+        }
+        let assigned = opened.split_off(slices.len());
+        Ok(Self { recorder, instance: instance.into(), arm, slices: opened, assigned })
     }
 
-    /// The recording of the slice with this index.
-    pub(super) fn slice(&self, at: usize) -> &SliceRecording {
-        &self.slices[at]
+    /// The arm a user's query is served by; one who says no name is nobody's canary.
+    pub(super) fn arm_of(&self, user: Option<&str>) -> Arm {
+        match (user, self.assigned.is_empty()) {
+            (_, true) => self.arm,
+            (None, false) => Arm::Baseline,
+            (Some(user), false) => self.recorder.canary().arm(user),
+        }
+    }
+
+    /// The recording of the slice with this index, in an arm that [`Recording::arm_of`] gave.
+    pub(super) fn slice(&self, at: usize, arm: Arm) -> &SliceRecording {
+        let assigned = self.assigned.get(at).filter(|_| arm == Arm::Canary);
+        assigned.unwrap_or(&self.slices[at])
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SliceRecording> {
+        self.slices.iter().chain(&self.assigned)
     }
 
     /// Sets a quality signal that is measured once, when the index is built.
@@ -111,26 +131,24 @@ impl Recording {
 
     /// The node's own count of what it recorded.
     pub(super) fn ledger(&self) -> Ledger {
-        let arm = self.arm;
-        let series = self.slices.iter().flat_map(|s| {
+        let series = self.all().flat_map(|s| {
             [(Stage::A, &s.a), (Stage::B, &s.b), (Stage::C, &s.c), (Stage::E2e, &s.e2e)].map(
                 |(stage, counted)| LedgerSeries {
                     slice: s.slice.clone(),
                     stage,
-                    arm,
+                    arm: s.arm,
                     recorded: counted.recorded.load(Ordering::Relaxed),
                 },
             )
         });
-        let requests = self.slices.iter().map(|s| LedgerRequests {
+        let requests = self.all().map(|s| LedgerRequests {
             slice: s.slice.clone(),
-            arm,
+            arm: s.arm,
             ok: s.ok.load(Ordering::Relaxed),
             error: s.error.load(Ordering::Relaxed),
         });
         Ledger {
             instance: self.instance.clone(),
-            arm,
             series: series.filter(|series| series.recorded > 0).collect(),
             requests: requests.filter(|slice| slice.ok + slice.error > 0).collect(),
         }
@@ -150,6 +168,7 @@ impl SliceRecording {
         };
         Ok(Self {
             slice: slice.clone(),
+            arm,
             a: counted(Stage::A)?,
             b: counted(Stage::B)?,
             c: counted(Stage::C)?,
@@ -159,6 +178,11 @@ impl SliceRecording {
             error: AtomicU64::new(0),
             page,
         })
+    }
+
+    /// The arm whose queries it counts.
+    pub(super) const fn arm(&self) -> Arm {
+        self.arm
     }
 
     /// Says in the ledger that a query is being recorded, until the guard goes.

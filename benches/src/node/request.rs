@@ -51,6 +51,8 @@ pub(super) struct Query {
     pub(super) repository: Option<usize>,
     pub(super) k: usize,
     pub(super) mode: Mode,
+    /// Who asks, where they say so.
+    pub(super) user: Option<String>,
 }
 
 /// A query that was refused.
@@ -90,7 +92,7 @@ impl Query {
         let q = text("q", QUERY_CHARS_MAX)?.filter(|q| !q.trim().is_empty()).ok_or_else(|| {
             refuse("q", format!("say what to search for, 1 to {QUERY_CHARS_MAX} characters"))
         })?;
-        text("user", USER_CHARS_MAX)?;
+        let user = text("user", USER_CHARS_MAX)?.map(str::to_owned);
         let k = match fields.get("k") {
             None | Some(Value::Null) => K_DEFAULT,
             Some(value) => value
@@ -107,7 +109,7 @@ impl Query {
         };
         let (slice, repository) =
             place(index, q, text("repo", QUERY_CHARS_MAX)?, text("slice", QUERY_CHARS_MAX)?)?;
-        Ok(Self { text: q.to_owned(), slice, repository, k, mode })
+        Ok(Self { text: q.to_owned(), slice, repository, k, mode, user })
     }
 }
 

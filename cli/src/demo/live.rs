@@ -104,6 +104,7 @@ impl Live {
     pub(crate) fn show(
         &mut self,
         snapshot: &Value,
+        canary: &str,
         progress: &SearchProgress,
         elapsed: Duration,
         whole: Duration,
@@ -128,6 +129,7 @@ impl Live {
         if self.restarts > 0 {
             lines[0].push_str(&format!("   restarts {}", self.restarts));
         }
+        lines.push(canary.to_owned());
         lines.extend(terminal::table(snapshot, colour));
         if self.terminal {
             lines = terminal::fit(lines, terminal::size());

@@ -155,8 +155,8 @@ fn settle(name: &str, kept: KeptLedger, memory: &BTreeMap<SeriesKey, u64>) -> In
     }
     let (mut most, mut found, mut doubt) = (0, 0, None);
     for (key, least) in least {
-        let more = on_the_way.iter().find(|(slice, _)| *slice == key.slice);
-        let more = more.map_or(0, |(_, queries)| *queries);
+        let more = on_the_way.iter().find(|(slice, arm, _)| (slice, *arm) == (&key.slice, key.arm));
+        let more = more.map_or(0, |(_, _, queries)| *queries);
         let recorded = memory.get(&key).copied().unwrap_or(0);
         if !(least..=least + more).contains(&recorded) {
             doubt = Some(format!(
@@ -185,9 +185,9 @@ mod tests {
 
     fn kept(recorded: u64, on_the_way: u64) -> KeptLedger {
         let SeriesKey { slice, stage, arm } = key(Stage::A);
-        let on_the_way = vec![(slice.clone(), on_the_way)];
+        let on_the_way = vec![(slice.clone(), arm, on_the_way)];
         let series = vec![LedgerSeries { slice, stage, arm, recorded }];
-        let ledger = Ledger { instance: "node-1".into(), arm, series, requests: Vec::new() };
+        let ledger = Ledger { instance: "node-1".into(), series, requests: Vec::new() };
         KeptLedger { ledger, on_the_way }
     }
 

@@ -1,10 +1,12 @@
 //! `lens demo`: the whole system on one machine, as real processes over real files and queries.
 //!
-//! One aggregator, two agents (two "hosts"), three reference search nodes – two of the baseline
-//! arm, one canary – that index real source files and answer real queries. It ends with the
+//! One aggregator, two agents (two "hosts"), three reference search nodes that index real source
+//! files and answer real queries, each user's in the arm that the aggregator's flags assign: a
+//! rollout is begun and goes as far as its evidence. It ends with what came of it, and the
 //! samples the nodes say they recorded held against the samples the aggregator merged, series by
 //! series; a difference is exit code 1. A process that is killed on the way is started again.
 
+mod canary;
 mod children;
 mod live;
 mod lives;
@@ -15,7 +17,7 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args as ClapArgs;
 use lens_benches::Regression;
@@ -148,6 +150,11 @@ struct Stage {
     regress: Vec<Regression>,
     /// The first query.
     began: Instant,
+    /// The same, and when all nodes were ready, by the clock that decisions are dated by.
+    began_at: SystemTime,
+    nodes_ready_at: SystemTime,
+    /// Where the rollout stands.
+    standing: watch::Sender<Value>,
     /// The aggregator's latest snapshot.
     shown: watch::Sender<Value>,
     /// Where agents and readers find the aggregator.
@@ -192,6 +199,9 @@ impl Stage {
             interrupted,
             regress: args.regress.clone(),
             began: Instant::now(),
+            began_at: SystemTime::now(),
+            nodes_ready_at: SystemTime::now(),
+            standing: watch::Sender::new(Value::Null),
             shown: watch::Sender::new(Value::Null),
             addresses: Default::default(),
             listens: BTreeMap::new(),
@@ -231,11 +241,21 @@ impl Stage {
                 }
             }
         });
+        let api = canary::Api::new(&url).map_err(Failure::Internal)?;
+        self.nodes_ready_at = SystemTime::now();
+        self.live.say(canary::PLAN);
+        api.start().await.map_err(Failure::Died)?;
+        let watcher = tokio::spawn(api.clone().follow(self.standing.clone()));
         let load = self.load(args, &nodes, &mut latest).await?;
+        watcher.abort();
+        let last = self.standing.borrow().clone();
         self.live.say("queries done; waiting for the last samples to arrive");
         self.stop_nodes().await?;
         let settled = self.settle(&mut latest).await?;
         follower.abort();
+        let onset = canary::onset(&self.regress, self.nodes_ready_at, self.began_at);
+        let ending = canary::Ending::of(&api, &last, onset).await;
+        let alerts = api.alerts().await.map_err(Failure::Died)?;
         let summary = summary::Summary::new(&summary::Facts {
             snapshot: &settled,
             ledgers: &self.ledgers,
@@ -245,6 +265,8 @@ impl Stage {
             regress: &args.regress,
             restarts: &self.restarts,
             doubts: &self.doubts,
+            canary: &ending,
+            alerts: &alerts,
         });
         self.live.summary(&summary, args.json);
         Ok(summary.reconciled)
@@ -349,9 +371,6 @@ impl Stage {
         let urls: Vec<String> = nodes.iter().map(|node| node.url.clone()).collect();
         let seed = lens_benches::load::fresh_seed();
         let load = SearchLoad::new(&urls, args.rate, args.duration, seed);
-        for (target, node) in load.targets.iter().zip(plan::NODES) {
-            target.set_weight(node.weight);
-        }
         self.targets = load.targets.clone();
         let progress = std::sync::Arc::clone(&load.progress);
         let (stop, stopped) = watch::channel(false);
@@ -359,7 +378,7 @@ impl Stage {
             let mut stopped = stopped;
             stopped.wait_for(|on| *on).await.ok();
         }));
-        self.began = Instant::now();
+        (self.began, self.began_at) = (Instant::now(), SystemTime::now());
         let mut ticks = tokio::time::interval(self.live.interval());
         let (mut interrupted, mut again) = (self.interrupted.clone(), self.interrupted.clone());
         loop {
@@ -372,7 +391,8 @@ impl Stage {
                 }
                 _ = ticks.tick() => {
                     let snapshot = latest.borrow_and_update().clone();
-                    self.live.show(&snapshot, &progress, self.began.elapsed(), args.duration);
+                    let canary = canary::line(&self.standing.borrow());
+                    self.live.show(&snapshot, &canary, &progress, self.began.elapsed(), args.duration);
                 }
                 said = self.from.recv() => match said {
                     Some((who, said)) => self.heed(&who, said).await?,

@@ -7,7 +7,7 @@ use lens_benches::node::Corpus;
 use lens_model::SpiffeId;
 use lens_service::certs::{self, Subject};
 
-use super::{Args, Failure};
+use super::{Args, Failure, canary};
 
 /// The two hosts, each with an agent of its own.
 pub(crate) const HOSTS: [&str; 2] = ["1", "2"];
@@ -19,19 +19,15 @@ pub(crate) struct NodePlan {
     pub name: &'static str,
     /// The host it runs on.
     pub host: &'static str,
-    /// The arm it serves.
-    pub arm: &'static str,
     /// The version it says it runs.
     pub version: &'static str,
-    /// Its share of the queries, compared with the others.
-    pub weight: u32,
 }
 
-/// Two baseline nodes on two hosts and one canary beside the second.
+/// Three nodes on two hosts. Each serves both arms, so that a slow one is no slow version.
 pub(crate) const NODES: [NodePlan; 3] = [
-    NodePlan { name: "node-1", host: "1", arm: "baseline", version: "1.4.2", weight: 2 },
-    NodePlan { name: "node-2", host: "2", arm: "baseline", version: "1.4.2", weight: 2 },
-    NodePlan { name: "node-3", host: "2", arm: "canary", version: "1.5.0-rc.1", weight: 1 },
+    NodePlan { name: "node-1", host: "1", version: "1.4.2" },
+    NodePlan { name: "node-2", host: "2", version: "1.4.2" },
+    NodePlan { name: "node-3", host: "2", version: "1.4.2" },
 ];
 
 /// Days the demo's certificates are good for.
@@ -117,6 +113,8 @@ impl Plan {
             // What an earlier demo left there is no part of this one's sums.
             std::fs::remove_dir_all(plan.spool(host)).ok();
         }
+        // Nor is a rollout that it left under way.
+        std::fs::remove_dir_all(plan.dir.join("canary")).ok();
         if let Err(error) = plan.make_certificates() {
             plan.clean();
             return Err(error);
@@ -184,6 +182,7 @@ impl Plan {
         settings.push(("alerts.sink.0.name", "log".into()));
         settings.push(("alerts.sink.0.kind", "log".into()));
         settings.push(("store.dir", self.dir.join("store").display().to_string()));
+        settings.extend(canary::SETTINGS.map(|(key, value)| (key, value.to_owned())));
         command("aggregator", &settings)
     }
 
@@ -215,11 +214,11 @@ impl Plan {
         flag("--segment-dir", self.segments(node.host).display().to_string());
         flag("--ledger", ledger.display().to_string());
         flag("--instance", node.name.into());
-        flag("--arm", node.arm.into());
         flag("--node-version", node.version.into());
         for regression in regress {
             flag("--regress", regression.to_string());
         }
+        line.push("--by-assignment".into());
         line
     }
 

@@ -8,6 +8,7 @@ use lens_benches::load::search::SearchReport;
 use lens_benches::node::Ledger;
 use serde_json::{Value, json};
 
+use super::canary::Ending;
 use super::lives::Restart;
 use crate::terminal;
 
@@ -30,6 +31,10 @@ pub(crate) struct Facts<'a> {
     pub restarts: &'a [Restart],
     /// What nodes that were killed left behind and does not fit together, in sentences.
     pub doubts: &'a [String],
+    /// What came of the rollout.
+    pub canary: &'a Ending,
+    /// Alerts, as the aggregator tells them.
+    pub alerts: &'a [Value],
 }
 
 /// The summary of a demo.
@@ -79,7 +84,6 @@ impl Summary {
         };
         let series: Vec<Value> = series.iter().map(shown).collect();
         let duration_s = seconds(facts.duration);
-        let reason = "this version drives no canary: both arms got a fixed share of the queries";
         let json = json!({
             "reconciled": reconciled,
             "recorded_total": recorded,
@@ -89,11 +93,8 @@ impl Summary {
             "queries": facts.load.sent,
             "errors": facts.load.failed + facts.load.unsent,
             "duration_s": duration_s,
-            "canary": {
-                "outcome": "held", "reason": reason,
-                "detected_after_s": null, "samples": null,
-            },
-            "alerts": [],
+            "canary": facts.canary.json(),
+            "alerts": facts.alerts,
             "restarts": facts.restarts.iter().map(restart_json).collect::<Vec<_>>(),
             "doubts": facts.doubts,
         });
@@ -110,7 +111,8 @@ impl Summary {
         for regression in facts.regress {
             lines.push(format!("made slower: {regression}"));
         }
-        lines.push(format!("canary: held; {reason}"));
+        lines.push(facts.canary.text());
+        lines.extend(facts.alerts.iter().map(alert_text));
         lines.extend(facts.restarts.iter().map(restart_text));
         lines.extend(facts.doubts.iter().cloned());
         lines.push(if reconciled {
@@ -134,8 +136,21 @@ impl Summary {
     }
 }
 
-fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+fn alert_text(alert: &Value) -> String {
+    let text = |name: &str| alert[name].as_str().unwrap_or_default();
+    let place = ["slice", "stage", "arm", "name"].map(text);
+    let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
+    format!(
+        "alert: {}, {}, {}: {}",
+        text("severity"),
+        text("state"),
+        place.join(" "),
+        text("title")
+    )
 }
 
 fn restart_json(restart: &Restart) -> Value {
