@@ -29,6 +29,7 @@ pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text 
     nodes(&mut text, state);
     agents(&mut text, snapshot);
     alerts(&mut text, state, snapshot);
+    super::canary::canary(&mut text, state);
     otlp(&mut text, state);
     itself(&mut text, state, snapshot, subscribers);
     if let Some(tally) = &state.remote_write {
