@@ -1,13 +1,19 @@
 """An engine that knows nothing of lens: the standard library's HTTP server, answering by path.
 
 /bad is the client's fault, /fail the engine's, /cut breaks off in the middle, /slow/MS takes its
-time, anything else is found. Prints where it listens as one line of JSON.
+time, /work takes 6 ms or more, times the second argument; anything else is found. Every answer says
+the how-manieth it is. Prints where it listens as one line of JSON.
 """
 
 import http.server
+import itertools
 import json
+import random
 import sys
 import time
+
+
+answers = itertools.count(1)
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -17,8 +23,11 @@ class Engine(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path.startswith("/slow/"):
             time.sleep(int(path.rsplit("/", 1)[1]) / 1000)
+        if path == "/work":
+            # p99 well under twice p95.
+            time.sleep((0.006 + random.expovariate(1 / 0.002)) * float(sys.argv[2]))
         status = {"/bad": 400, "/fail": 500}.get(path, 200)
-        body = json.dumps({"path": path, "engine": sys.argv[1]}).encode()
+        body = json.dumps({"path": path, "engine": sys.argv[1], "answer": next(answers)}).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body) + (100 if path == "/cut" else 0)))
         self.end_headers()

@@ -6,9 +6,10 @@
 
 mod world;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lens_model::SeriesKey;
+use lens_model::{Arm, SeriesKey};
 use lens_segment::{Recorder, Series};
 use world::spaces::{Wire, skipped};
 use world::{Process, Tally, World, holds, recorder, slice, until};
@@ -25,7 +26,7 @@ struct Apart {
     agent: Process,
     series: Series,
     recorded: u64,
-    _node: Recorder,
+    node: Recorder,
     wire: Wire,
 }
 
@@ -49,7 +50,7 @@ impl Apart {
         agent.ready();
         let node = recorder(&world.segments("host-1"), "node-1");
         let series = node.series(slice("rust"), lens_model::Stage::A).unwrap();
-        let mut apart = Self { world, agent, series, recorded: 0, _node: node, wire };
+        let mut apart = Self { world, agent, series, recorded: 0, node, wire };
         apart.record_for(Duration::from_millis(500));
         apart.until_merged();
         Some(apart)
@@ -105,6 +106,45 @@ fn a_partition_both_ways_past_the_idle_timeout_loses_nothing() {
     apart.wire.rule(&format!("-A {FROM_AGGREGATOR}"));
     apart.record_past_the_idle_timeout();
     apart.wire.rule("-F");
+    apart.until_merged();
+    apart.end();
+}
+
+/// What curl is answered to a POST, as the runbook prints it.
+fn post(world: &World, path: &str, body: &[&str]) -> serde_json::Value {
+    let address = format!("http://{}{path}", world.http());
+    let mut command = Command::new("curl");
+    let out = command.args(["-sS", "-X", "POST", &address]).args(body).output().unwrap();
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{error}: {out:?}"))
+}
+
+/// How many of a thousand users a node has in the canary.
+fn canaries(node: &Recorder) -> usize {
+    (0..1_000).filter(|n| node.canary().arm(&format!("user-{n}")) == Arm::Canary).count()
+}
+
+#[test]
+fn a_node_cut_off_while_the_canary_is_killed_obeys_the_kill_when_the_network_is_back() {
+    let Some(mut apart) = Apart::new() else { return };
+    let begun = post(&apart.world, "/canary/start", &["-d", r#"{"version": "1.5.0"}"#]);
+    assert_eq!(begun["success"], true, "{begun}");
+    until("the node has a canary", || {
+        let share = apart.node.flags().canary_ppm();
+        holds(share == 50_000, &share)
+    });
+    let before = apart.node.flags().generation();
+    apart.wire.rule(&format!("-A {TO_AGGREGATOR}"));
+    apart.wire.rule(&format!("-A {FROM_AGGREGATOR}"));
+    let killed = post(&apart.world, "/canary/killswitch", &[]);
+    assert_eq!(killed["success"], true, "{killed}");
+    apart.record_past_the_idle_timeout();
+    assert_eq!(apart.node.flags().generation(), before, "it cannot have heard");
+    assert!(canaries(&apart.node) > 0);
+    apart.wire.rule("-F");
+    until("the node obeys", || {
+        let now = (apart.node.flags().canary_ppm(), canaries(&apart.node));
+        holds(now == (0, 0) && apart.node.flags().killed(), &now)
+    });
     apart.until_merged();
     apart.end();
 }

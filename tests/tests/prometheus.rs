@@ -326,6 +326,23 @@ fn the_shipped_rules_and_scrape_configurations_are_valid_and_the_rules_do_what_t
     assert_eq!(third, read("deploy/prometheus/prometheus-2.yml"));
 }
 
+/// Begins a rollout, once its share of 0 was scraped and until the first step's was.
+fn step(world: &World, prometheus: &Prometheus) {
+    let share = |wanted: f64| {
+        until("the canary's share", || {
+            let share = prometheus.value("lens_canary_share_percent{job=\"lens\"}")?;
+            holds(share == wanted, &share)
+        });
+    };
+    share(0.0);
+    let address = format!("http://{}/canary/start", world.http());
+    let mut command = Command::new("curl");
+    command.args(["-sS", "-X", "POST", "-d", r#"{"version": "1.5.0"}"#, &address]);
+    let out = feed(command, "");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    share(5.0);
+}
+
 #[test]
 #[allow(clippy::print_stdout, reason = "how much was checked")]
 fn every_query_of_every_dashboard_has_series_and_every_rule_can_be_evaluated() {
@@ -344,6 +361,7 @@ fn every_query_of_every_dashboard_has_series_and_every_rule_can_be_evaluated() {
     ]);
     let scraped = [world.http()];
     let prometheus = Prometheus::start(world.dir(), "prom", &written, &scraped, &NATIVE).unwrap();
+    step(&world, &prometheus);
     busy(&node, Duration::from_secs(12));
     until("a broken limit, a violation and an alert", || {
         let told = prometheus.value("sum(lens_alerts{job=\"lens\",state=\"firing\"})")?;

@@ -6,105 +6,21 @@
 mod world;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use lens_agent::config::{KEYS, PREFIX};
 use lens_agent::proxy::{Proxy, ProxyConfig};
 use lens_flags::{Assignment, Share};
-use lens_model::{Arm, SeriesKey, Slice, Stage};
 use lens_service::config::{Settings, Sources};
 use lens_service::shutdown::Shutdown;
 use tokio::sync::watch;
-use world::{Agent, Outcomes, Process, Tally, World, holds, http, same, until};
-
-const SLICE: &str = "backend/rust/large";
-
-/// A program that must be there in CI, where `deploy/test-peers.sh` ran.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-fn present(name: &str) -> Option<PathBuf> {
-    let path = Path::new("/usr/bin").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    let missing = format!("{} is not there: run deploy/test-peers.sh", path.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED: {missing}\n");
-    None
-}
-
-/// An engine of this name, and where it listens.
-fn engine(name: &str, dir: &Path) -> Option<(Process, String)> {
-    let mut command = Command::new(present("python3")?);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/engine.py")).arg(name);
-    let mut process = Process::start(name, dir, command);
-    let at = process.ready()["http"].as_str().unwrap().to_owned();
-    Some((process, at))
-}
-
-/// What one request of curl's came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Saw {
-    path: String,
-    user: String,
-    status: u16,
-    arm: String,
-}
-
-/// Asks for every path as its user, one after the other on kept connections.
-fn curl(dir: &Path, proxy: &str, asked: &[(String, String)]) -> Vec<Saw> {
-    let one = |(path, user): &(String, String)| {
-        format!(
-            "url = \"http://{proxy}{path}\"\nheader = \"x-user: {user}\"\noutput = /dev/null\n\
-             write-out = \"%{{http_code}} %header{{x-lens-arm}}\\n\"\nmax-time = 20\nsilent\n"
-        )
-    };
-    let script = dir.join("curl.conf");
-    let each: Vec<String> = asked.iter().map(one).collect();
-    std::fs::write(&script, each.join("next\n")).unwrap();
-    let out = Command::new("/usr/bin/curl").arg("--config").arg(&script).output().unwrap();
-    let said = String::from_utf8(out.stdout).unwrap();
-    let saw = said.lines().zip(asked).map(|(line, (path, user))| {
-        let (status, arm) = line.split_once(' ').unwrap_or((line, ""));
-        let (path, user) = (path.clone(), user.clone());
-        Saw { path, user, status: status.parse().unwrap_or(0), arm: arm.to_owned() }
-    });
-    let saw: Vec<_> = saw.collect();
-    assert_eq!(saw.len(), asked.len(), "{said}{}", String::from_utf8_lossy(&out.stderr));
-    saw
-}
+use world::engines::{SLICE, curl, engine, present, until_merged};
+use world::{Agent, World, holds, http, until};
 
 /// Paths in turn, each as a user of its own.
 fn asked(paths: &[&str], count: usize) -> Vec<(String, String)> {
     let each = |n: usize| (paths[n % paths.len()].to_owned(), format!("user-{n}"));
     (0..count).map(each).collect()
-}
-
-/// What curl saw, as the aggregator ought to have it.
-fn expected(saw: &[Saw]) -> (Tally, Outcomes) {
-    let slice: Slice = SLICE.parse().unwrap();
-    let (mut samples, mut outcomes) = (Tally::new(), Outcomes::new());
-    for saw in saw {
-        let arm: Arm = saw.arm.parse().unwrap();
-        let key = SeriesKey { slice: slice.clone(), stage: Stage::E2e, arm };
-        let held = outcomes.entry((slice.clone(), arm)).or_default();
-        let failed = saw.status >= 500 || saw.path == "/cut";
-        *held = if failed { (held.0, held.1 + 1) } else { (held.0 + 1, held.1) };
-        *samples.entry(key).or_default() += 1;
-    }
-    (samples, outcomes)
-}
-
-fn until_merged(world: &World, saw: &[Saw]) {
-    let (samples, outcomes) = expected(saw);
-    until("latencies", || {
-        let merged = world.merged()?.into_iter().filter(|(_, count)| *count > 0).collect();
-        same(merged, &samples)
-    });
-    until("requests", || {
-        let merged = world.merged_requests()?.into_iter().filter(|(_, counts)| *counts != (0, 0));
-        same(merged.collect(), &outcomes)
-    });
 }
 
 fn proxied(agent: &Agent) -> String {
@@ -114,7 +30,8 @@ fn proxied(agent: &Agent) -> String {
 #[test]
 fn what_curl_saw_is_what_was_merged_by_outcome_and_after_the_agent_is_killed() {
     let mut world = World::bare();
-    let (Some((_engine, at)), Some(_)) = (engine("stable", world.dir()), present("curl")) else {
+    let (Some((_engine, at)), Some(_)) = (engine("stable", world.dir(), 1.0), present("curl"))
+    else {
         return;
     };
     world.start_aggregator(&[]);
@@ -184,8 +101,8 @@ impl Own {
 #[test]
 fn the_share_and_the_kill_switch_are_obeyed_user_by_user_and_counted_by_arm() {
     let mut world = World::bare();
-    let stable = engine("stable", world.dir());
-    let canary = engine("canary", world.dir());
+    let stable = engine("stable", world.dir(), 1.0);
+    let canary = engine("canary", world.dir(), 1.0);
     let (Some((_s, stable)), Some((_c, canary)), Some(_)) = (stable, canary, present("curl"))
     else {
         return;

@@ -46,6 +46,20 @@ pub enum Phase {
     Killed,
 }
 
+impl Phase {
+    /// Its name, as it is shown and exported.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Step(_) => "step",
+            Self::Complete => "complete",
+            Self::Aborted => "aborted",
+            Self::RolledBack => "rolled_back",
+            Self::Killed => "killed",
+        }
+    }
+}
+
 /// The state of a rollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {

@@ -4,6 +4,7 @@
 //! [`remote_write`] say it in their own words, so that no two of them can disagree.
 //! [`negotiate`] picks the words a scraper asks for; [`native`] is the histogram they all carry.
 
+mod canary;
 pub mod family;
 pub mod native;
 pub mod negotiate;

@@ -30,6 +30,7 @@ pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text 
     agents(&mut text, snapshot);
     alerts(&mut text, state, snapshot);
     guards(&mut text, state);
+    super::canary::canary(&mut text, state);
     otlp(&mut text, state);
     itself(&mut text, state, snapshot, subscribers);
     if let Some(tally) = &state.remote_write {

@@ -5,6 +5,7 @@
 //! until a deadline. When a test fails, the logs of its processes are printed.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod engines;
 pub mod http;
 pub mod node;
 pub mod peer;

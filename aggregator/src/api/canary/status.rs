@@ -64,7 +64,7 @@ fn of_book(
         "killed": stand.killed || state.phase == Phase::Killed,
         "share_percent": routed,
         "hold_back_percent": plan(live, state).hold_back,
-        "phase": phase(state),
+        "phase": state.phase.as_str(),
         "stage": book.stage(),
         "step": match state.phase { Phase::Step(step) => Some(step), _ => None },
         "steps": plan(live, state).shares,
@@ -114,17 +114,6 @@ pub(super) fn standing(book: &Book) -> Map<String, Value> {
     map.insert("current_percentage".into(), json!(book.nominal()));
     map.insert("stage".into(), book.stage().into());
     map
-}
-
-fn phase(state: &State) -> &'static str {
-    match state.phase {
-        Phase::Idle => "idle",
-        Phase::Step(_) => "step",
-        Phase::Complete => "complete",
-        Phase::Aborted => "aborted",
-        Phase::RolledBack => "rolled_back",
-        Phase::Killed => "killed",
-    }
 }
 
 /// What comes next; `null` where nothing does before people act.

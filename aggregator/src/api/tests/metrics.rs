@@ -168,9 +168,17 @@ fn an_empty_state_has_its_own_metrics_and_no_latencies() {
     let state = state();
     let snapshot = Snapshot::take(&state, state.now());
     let samples = parse(&render(&families(&state, &snapshot, 0), Dialect::OpenMetrics), true);
-    let own = |name: &str| name.starts_with("lens_aggregator_") || name == "lens_alerts";
+    let own = |name: &str| {
+        name.starts_with("lens_aggregator_")
+            || name.starts_with("lens_canary_")
+            || name == "lens_alerts"
+    };
     assert!(samples.keys().all(|(name, _)| own(name)));
     let alone = |name: &str| samples.get(&(name.to_owned(), Labels::new()));
     assert_eq!(alone("lens_aggregator_frames_total"), Some(&0.0));
     assert_eq!(alone("lens_aggregator_lag_seconds"), None);
+    assert_eq!(alone("lens_canary_share_percent"), Some(&0.0));
+    let phases = samples.iter().filter(|((name, _), _)| name == "lens_canary_phase");
+    let holds: Vec<_> = phases.filter(|(_, holds)| **holds == 1.0).map(|((_, of), _)| of).collect();
+    assert_eq!(holds, [&labels(&[("phase", "idle")])]);
 }
