@@ -39,7 +39,7 @@ impl Clients {
     fn start(count: usize, dir: &Path, proxy: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let users = Arc::new(AtomicUsize::new(0));
-        let each = (0..count).map(|_| {
+        let one = |_| {
             let (stop, users) = (Arc::clone(&stop), Arc::clone(&users));
             let (dir, proxy) = (dir.to_owned(), proxy.to_owned());
             std::thread::spawn(move || {
@@ -50,8 +50,9 @@ impl Clients {
                 }
                 saw
             })
-        });
-        Self { stop, each: each.collect() }
+        };
+        let each = (0..count).map(one).collect();
+        Self { stop, each }
     }
 
     /// What all of them saw.
