@@ -120,7 +120,7 @@ fn post(world: &World, path: &str, body: &[&str]) -> serde_json::Value {
 
 /// How many of a thousand users a node has in the canary.
 fn canaries(node: &Recorder) -> usize {
-    (0..1_000).filter(|n| node.canary().arm(&format!("user-{n}")) == Arm::Canary).count()
+    (0..1_000).filter(|n| node.canary().arm(format!("user-{n}")) == Arm::Canary).count()
 }
 
 #[test]
