@@ -146,7 +146,7 @@ const STEPS = {
 
   async alerts({ page }) {
     await ready(page);
-    await page.locator(`#open tr:has-text("${facts.key}") button`).click();
+    await page.locator(`#open button:text-is("${facts.key}")`).click();
     const dialog = page.locator('#d-alert');
     await dialog.waitFor();
     await dialog.locator('text=Who was told').waitFor();
@@ -200,7 +200,7 @@ const STEPS = {
     await page.fill('input[name=token]', facts.token);
     await page.click('button:has-text("Sign in")');
     await page.locator('.stream[data-s=live]').waitFor();
-    await page.locator(`#open tr:has-text("${facts.key}") button`).click();
+    await page.locator(`#open button:text-is("${facts.key}")`).click();
     await page.locator('#d-alert:has-text("role operator")').waitFor();
     assert.equal(await page.locator('#d-alert button:has-text("Take it on")').count(), 0);
     assert.equal(await page.locator('#kill').isVisible(), false);
@@ -217,8 +217,15 @@ const STEPS = {
     await ready(page, facts.at);
     for (const plot of ['heat', 'spectrum', 'lines', 'ratio']) await drawn(page, plot);
     const take = async (selector) => {
-      const [file] = await Promise.all([page.waitForEvent('download'), page.click(selector)]);
-      return { name: file.suggestedFilename(), bytes: fs.readFileSync(await file.path()) };
+      // A browser that still writes the last file may drop the next: asked again, as a person would.
+      for (let attempt = 1; ; attempt++) {
+        try {
+          const [file] = await Promise.all([page.waitForEvent('download', { timeout: 10_000 }), page.click(selector)]);
+          return { name: file.suggestedFilename(), bytes: fs.readFileSync(await file.path()) };
+        } catch (error) {
+          if (error.name !== 'TimeoutError' || attempt === 3) throw error;
+        }
+      }
     };
     for (const plot of ['heat', 'spectrum', 'lines', 'ratio']) {
       const png = await take(`[data-take="${plot} png"]`);

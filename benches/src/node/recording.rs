@@ -163,7 +163,7 @@ impl SliceRecording {
         page: Page,
     ) -> Result<Self, RegisterError> {
         let counted = |stage| {
-            let series = recorder.series(slice, stage)?;
+            let series = recorder.series_in_arm(slice, stage, arm)?;
             Ok::<_, RegisterError>(Counted { series, recorded: AtomicU64::new(0) })
         };
         Ok(Self {
