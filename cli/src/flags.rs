@@ -16,7 +16,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(25);
 pub(crate) enum Command {
     /// Show what every setting holds, or one.
     Get(Get),
-    /// Make a setting hold a value; every node has it within a second.
+    /// Make a setting hold a value; connected nodes are told at once.
     Set(Set),
 }
 
