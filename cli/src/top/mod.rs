@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     runtime.spawn(spectra(args.url.clone(), token, asked, tell));
     let mut view = View::new(&args.url, args.sort, &args.filter);
     let mut terminal = ratatui::init();
-    let ended = watch_keys(&mut terminal, &mut view, &heard, &ask, &spectrum);
+    let ended = watch_keys(&mut terminal, &mut view, heard, &ask, spectrum);
     ratatui::restore();
     runtime.shutdown_background();
     match ended {
@@ -147,16 +147,19 @@ async fn spectra(
 fn watch_keys(
     terminal: &mut ratatui::DefaultTerminal,
     view: &mut View,
-    heard: &watch::Receiver<Heard>,
+    mut heard: watch::Receiver<Heard>,
     ask: &watch::Sender<Option<String>>,
-    spectrum: &watch::Receiver<Value>,
+    mut spectrum: watch::Receiver<Value>,
 ) -> std::io::Result<()> {
     loop {
-        {
-            let heard = heard.borrow();
+        // A snapshot may be megabytes: it is copied when it is new, not at every look.
+        if heard.has_changed().unwrap_or(false) {
+            let heard = heard.borrow_and_update();
             view.take(&heard.snapshot, heard.lost.as_deref());
         }
-        view.spectrum = spectrum.borrow().clone();
+        if spectrum.has_changed().unwrap_or(false) {
+            view.spectrum = spectrum.borrow_and_update().clone();
+        }
         ask.send_if_modified(|asked| {
             let wanted = view.wanted();
             let changed = *asked != wanted;
