@@ -808,6 +808,26 @@ fn slice_rules(mut rules: SliceRules, text: &str) -> Result<SliceRules, String> 
     Ok(rules)
 }
 
+/// What tests of a section's own check share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use lens_service::config::Sources;
+
+    /// What a section's check makes of these flags, and every problem it found, a line each.
+    pub(crate) fn checked<C>(
+        flags: &[(&str, &str)],
+        check: impl FnOnce(&Settings, &mut Vec<Problem>) -> C,
+    ) -> (C, String) {
+        let flags = flags.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        let settings = Settings::load(KEYS, PREFIX, &Sources { flags, ..Sources::default() });
+        let mut problems = Vec::new();
+        let config = check(&settings.unwrap(), &mut problems);
+        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        (config, text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -387,16 +387,10 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KEYS, PREFIX};
-    use lens_service::config::Sources;
+    use crate::config::testing::checked;
 
     fn check(flags: &[(&str, &str)]) -> (Config, String) {
-        let flags = flags.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        let settings = Settings::load(KEYS, PREFIX, &Sources { flags, ..Sources::default() });
-        let mut problems = Vec::new();
-        let config = Config::check(&settings.unwrap(), &mut problems);
-        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        (config, text)
+        checked(flags, Config::check)
     }
 
     fn file(dir: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> String {

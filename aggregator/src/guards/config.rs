@@ -362,16 +362,10 @@ fn probes(settings: &Settings, say: &mut impl FnMut(String)) -> Vec<Probe> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KEYS, PREFIX};
-    use lens_service::config::Sources;
+    use crate::config::testing::checked;
 
     fn check(flags: &[(&str, &str)]) -> (Config, String) {
-        let flags = flags.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        let settings = Settings::load(KEYS, PREFIX, &Sources { flags, ..Sources::default() });
-        let mut problems = Vec::new();
-        let config = Config::check(&settings.unwrap(), &mut problems);
-        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        (config, text)
+        checked(flags, Config::check)
     }
 
     #[test]

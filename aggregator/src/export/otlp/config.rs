@@ -170,17 +170,11 @@ fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KEYS, PREFIX};
-    use lens_service::config::Sources;
+    use crate::config::testing::checked;
     use std::os::unix::fs::PermissionsExt;
 
     fn check(flags: &[(&str, &str)]) -> (Option<Config>, String) {
-        let flags = flags.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
-        let settings = Settings::load(KEYS, PREFIX, &Sources { flags, ..Sources::default() });
-        let mut problems = Vec::new();
-        let config = Config::check(&settings.unwrap(), &mut problems);
-        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        (config, text)
+        checked(flags, Config::check)
     }
 
     fn file(dir: &tempfile::TempDir, name: &str, text: &str, mode: u32) -> String {

@@ -131,15 +131,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::{KEYS, PREFIX};
-    use lens_service::config::Sources;
+    use crate::config::testing::checked;
 
     fn check(flags: &[(&str, &str)]) -> (Option<Config>, String) {
-        let flags = flags.iter().map(|(a, b)| (format!("remote_write.{a}"), (*b).into())).collect();
-        let settings = Settings::load(KEYS, PREFIX, &Sources { flags, ..Sources::default() });
-        let mut problems = Vec::new();
-        let config = Config::check(&settings.unwrap(), &mut problems);
-        (config, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        let named: Vec<_> = flags.iter().map(|(a, b)| (format!("remote_write.{a}"), *b)).collect();
+        let flags: Vec<_> = named.iter().map(|(a, b)| (a.as_str(), *b)).collect();
+        checked(&flags, Config::check)
     }
 
     #[test]
