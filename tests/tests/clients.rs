@@ -4,14 +4,13 @@
 mod world;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use lens_hist::layout::{OVERFLOW, index_of};
 use lens_model::{Arm, SeriesKey, Slice, Stage};
 use serde_json::Value;
-use world::peers::present;
-use world::{Agent, Tally, World, same, until};
+use world::{Agent, Tally, World, peers, same, until};
 
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
@@ -84,19 +83,11 @@ fn holds_for(world: &World, language: &str, times: u64, said: &Value) {
 }
 
 fn language(name: &str, program: &str, script: &str, times: u64) {
-    let Some(program) = found(program) else { return };
+    let Some(program) = peers::program(program) else { return };
     let world = World::new(&[]);
     let agent = world.agent("host-1", &[]);
     let said = run(&program, script, &agent);
     holds_for(&world, name, times, &said);
-}
-
-/// A program of the search path.
-fn found(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|dir| dir.join(program));
-    let first = places.find(|file| file.exists());
-    present(&first.unwrap_or_else(|| PathBuf::from(program)))
 }
 
 #[test]
@@ -113,7 +104,7 @@ fn node_counts_arrive_to_the_count() {
 
 /// A client that is killed without warning: it says how many it recorded before.
 fn killed(program: &str, script: &str, language: &str, may_lose: bool) {
-    let Some(program) = found(program) else { return };
+    let Some(program) = peers::program(program) else { return };
     let world = World::new(&[]);
     let agent = world.agent("host-1", &[]);
     let output = Command::new(program)

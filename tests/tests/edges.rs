@@ -4,32 +4,18 @@
 //! the Gateway API and Argo Rollouts take the Kubernetes ones; each is also shown a mistake.
 #![allow(clippy::unwrap_used)]
 
+mod world;
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use world::peers::{directory, present, python};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-/// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-fn present(path: PathBuf) -> Option<PathBuf> {
-    if path.exists() {
-        return Some(path);
-    }
-    let missing = format!("{} is not there: run deploy/test-peers.sh", path.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED: {missing}\n");
-    None
-}
-
-/// Where the peers' libraries are.
-fn peers() -> PathBuf {
-    std::env::var_os("LENS_TEST_PEERS").map_or_else(|| root().join("target/test-peers"), Into::into)
 }
 
 fn good(out: &Output) -> String {
@@ -62,7 +48,7 @@ fn weights(answer: &'static str, edge: &str, file: &Path) -> Output {
 
 #[test]
 fn nginx_takes_the_example_and_every_share_that_is_written_for_it() {
-    let Some(nginx) = present("/usr/sbin/nginx".into()) else { return };
+    let Some(nginx) = present(Path::new("/usr/sbin/nginx")) else { return };
     let dir = tempfile::tempdir().unwrap();
     let example = root().join("deploy/edge/nginx");
     std::fs::copy(example.join("nginx.conf"), dir.path().join("nginx.conf")).unwrap();
@@ -114,9 +100,9 @@ fn what_is_no_share_changes_nothing_at_the_edge() {
 
 #[test]
 fn envoys_own_messages_take_the_example() {
-    let Some(python) = present(peers().join("python/bin/python")) else { return };
+    let Some(python) = python() else { return };
     let mut command = Command::new(python);
-    command.env("PYTHONPATH", peers().join("envoy"));
+    command.env("PYTHONPATH", directory().join("envoy"));
     command.arg(root().join("tests/peers/edge.py"));
     command.arg(root().join("deploy/edge/envoy/envoy.yaml"));
     assert!(good(&command.output().unwrap()).starts_with("envoy: "));
@@ -124,13 +110,13 @@ fn envoys_own_messages_take_the_example() {
 
 #[test]
 fn the_schemas_of_the_gateway_api_and_of_argo_take_the_examples() {
-    let Some(python) = present(peers().join("python/bin/python")) else { return };
-    let Some(modules) = present(peers().join("node_modules")) else { return };
+    let Some(python) = python() else { return };
+    let Some(modules) = present(&directory().join("node_modules")) else { return };
     let of = "import sys, json, yaml; print(json.dumps([o for f in sys.argv[1:] \
               for o in yaml.safe_load_all(open(f))]))";
     let examples = root().join("deploy/edge/kubernetes");
     let mut command = Command::new(python);
-    command.env("PYTHONPATH", peers().join("envoy"));
+    command.env("PYTHONPATH", directory().join("envoy"));
     command
         .args(["-c", of])
         .arg(examples.join("httproute.yaml"))

@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use world::engines::{SLICE, Saw, curl, engine, present, until_merged};
+use world::engines::{SLICE, Saw, curl, engine, until_merged};
+use world::peers::program;
 use world::{Agent, World, holds, http, until, until_within};
 
 /// Longest the rollout is waited for: half a dozen windows and what a busy machine adds.
@@ -117,7 +118,7 @@ fn a_slow_server_behind_the_proxy_is_rolled_back_by_evidence_and_asked_no_more()
     let mut world = World::bare();
     let stable = engine("stable", world.dir(), 1.0);
     let canary_engine = engine("canary", world.dir(), 2.0);
-    let curl_is: Option<PathBuf> = present("curl");
+    let curl_is = program("curl");
     let (Some((_s, stable)), Some((_c, slow)), Some(_)) = (stable, canary_engine, curl_is) else {
         return;
     };

@@ -14,7 +14,8 @@ use lens_flags::{Assignment, Share};
 use lens_service::config::{Settings, Sources};
 use lens_service::shutdown::Shutdown;
 use tokio::sync::watch;
-use world::engines::{SLICE, curl, engine, present, until_merged};
+use world::engines::{SLICE, curl, engine, until_merged};
+use world::peers::program;
 use world::{Agent, World, holds, http, until};
 
 /// Paths in turn, each as a user of its own.
@@ -30,7 +31,7 @@ fn proxied(agent: &Agent) -> String {
 #[test]
 fn what_curl_saw_is_what_was_merged_by_outcome_and_after_the_agent_is_killed() {
     let mut world = World::bare();
-    let (Some((_engine, at)), Some(_)) = (engine("stable", world.dir(), 1.0), present("curl"))
+    let (Some((_engine, at)), Some(_)) = (engine("stable", world.dir(), 1.0), program("curl"))
     else {
         return;
     };
@@ -103,7 +104,7 @@ fn the_share_and_the_kill_switch_are_obeyed_user_by_user_and_counted_by_arm() {
     let mut world = World::bare();
     let stable = engine("stable", world.dir(), 1.0);
     let canary = engine("canary", world.dir(), 1.0);
-    let (Some((_s, stable)), Some((_c, canary)), Some(_)) = (stable, canary, present("curl"))
+    let (Some((_s, stable)), Some((_c, canary)), Some(_)) = (stable, canary, program("curl"))
     else {
         return;
     };

@@ -2,32 +2,20 @@
 //!
 //! The engines are Python's standard library, the client is curl.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lens_model::{Arm, SeriesKey, Slice, Stage};
 
+use super::peers::program;
 use super::{Outcomes, Process, Tally, World, same, until};
 
 /// The slice that everything asked for is of.
 pub const SLICE: &str = "backend/rust/large";
 
-/// A program that must be there in CI, where `deploy/test-peers.sh` ran.
-#[allow(clippy::print_stderr, reason = "said loudly")]
-pub fn present(name: &str) -> Option<PathBuf> {
-    let path = Path::new("/usr/bin").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    let missing = format!("{} is not there: run deploy/test-peers.sh", path.display());
-    assert!(std::env::var_os("CI").is_none(), "{missing}");
-    eprintln!("\n!!! NOT CHECKED: {missing}\n");
-    None
-}
-
 /// An engine of this name, whose work takes this many times its usual time, and where it listens.
 pub fn engine(name: &str, dir: &Path, slow: f64) -> Option<(Process, String)> {
-    let mut command = Command::new(present("python3")?);
+    let mut command = Command::new(program("python3")?);
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/engine.py"))
         .arg(name)

@@ -15,6 +15,14 @@ pub fn directory() -> PathBuf {
     )
 }
 
+/// A program of the search path; `None`, said loudly, where it is not and need not be.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let first = places.find(|file| file.exists());
+    present(&first.unwrap_or_else(|| PathBuf::from(name)))
+}
+
 /// The program if it is there. In CI, where `deploy/test-peers.sh` ran, it must be.
 #[allow(clippy::print_stderr, reason = "said loudly")]
 pub fn present(path: &Path) -> Option<PathBuf> {
