@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lens_model::{Arm, Incarnation, SeriesKey, Stage};
 use lens_service::certs::{self, Subject};
-use lens_wire::{Phase, RefuseCode};
+use lens_wire::{FromAggregator, Phase, RefuseCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::rustls::pki_types::pem::PemObject;
 use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -254,12 +254,12 @@ async fn garbage_is_refused_as_a_fault_of_protocol_and_nothing_else_happens() {
     assert_eq!(twice.refusal(twice.phase()).await.code, RefuseCode::Protocol);
 
     // Garbage in place of a HELLO, and no HELLO at all.
-    let mut peer = Peer::open(world.quic(), &files, Incarnation(6)).await;
-    peer.say(b"GET / HTTP/1.1\r\n\r\n").await;
-    assert_eq!(peer.refusal(Phase::Opening).await.code, RefuseCode::Protocol);
-    let mut silent = Peer::open(world.quic(), &files, Incarnation(7)).await;
-    silent.say(&[0]).await;
-    assert_eq!(silent.refusal(Phase::Opening).await.code, RefuseCode::Protocol);
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0]] {
+        match Peer::begin(world.quic(), &files, Incarnation(6), bytes).await.1 {
+            FromAggregator::Refuse(refuse) => assert_eq!(refuse.code, RefuseCode::Protocol),
+            other => panic!("{bytes:?} was answered {other:?}"),
+        }
+    }
 
     assert_eq!(world.merged().unwrap(), Tally::new());
     let seen = world.seen("host-1").unwrap();

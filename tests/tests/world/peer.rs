@@ -10,9 +10,9 @@ use lens_service::time::unix_now;
 use lens_service::tls::{self, IdentityFiles};
 use lens_wire::{
     AgentDictionary, ClockOffset, DeltaEncoder, DeltaHead, FrameBuffer, FromAggregator, Hello,
-    Instance, Label, Phase, Refuse, Welcome,
+    Instance, Label, Phase, Refuse, RefuseCode, Welcome,
 };
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 /// Longest an answer is waited for.
@@ -54,11 +54,14 @@ impl Peer {
     pub async fn open(to: &str, identity: &IdentityFiles, incarnation: Incarnation) -> Self {
         let deadline = Instant::now() + ANSWER_MAX;
         let (endpoint, connection, (send, receive)) = loop {
-            let (endpoint, connection) = connect(to, client(identity)).await.unwrap();
-            match connection.open_bi().await {
-                Ok(stream) => break (endpoint, connection, stream),
-                Err(error) => assert!(Instant::now() < deadline, "no stream: {error}"),
-            }
+            let error = match connect(to, client(identity)).await {
+                Ok((endpoint, connection)) => match connection.open_bi().await {
+                    Ok(stream) => break (endpoint, connection, stream),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error,
+            };
+            assert!(Instant::now() < deadline, "no stream: {error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         Self {
@@ -80,20 +83,50 @@ impl Peer {
         name: &str,
         incarnation: Incarnation,
     ) -> (Self, Welcome) {
-        let mut peer = Self::open(to, identity, incarnation).await;
-        peer.hello(name).await;
-        match peer.answer(Phase::Opening).await {
-            Some(FromAggregator::Welcome(welcome)) => (peer, welcome),
-            other => panic!("not let in: {other:?}"),
+        let hello = Self::hello_of(name, incarnation);
+        match Self::begin(to, identity, incarnation, &hello).await {
+            (peer, FromAggregator::Welcome(welcome)) => (peer, welcome),
+            (_, other) => panic!("not let in: {other:?}"),
         }
+    }
+
+    /// Connects, says these bytes first, and returns what is answered. As an agent would, it comes
+    /// again when it is sent away because the connections that this identity had before are still
+    /// being closed.
+    pub async fn begin(
+        to: &str,
+        identity: &IdentityFiles,
+        incarnation: Incarnation,
+        bytes: &[u8],
+    ) -> (Self, FromAggregator) {
+        let crowded = VarInt::from_u32(u32::from(RefuseCode::Capacity.code()));
+        let deadline = Instant::now() + ANSWER_MAX;
+        loop {
+            let mut peer = Self::open(to, identity, incarnation).await;
+            // Whether it was sent away before or after is seen from the answer.
+            drop(peer.send.write_all(bytes).await);
+            if let Some(answer) = peer.answer(Phase::Opening).await {
+                return (peer, answer);
+            }
+            match peer.connection.close_reason() {
+                Some(ConnectionError::ApplicationClosed(close))
+                    if close.error_code == crowded && Instant::now() < deadline => {}
+                reason => panic!("sent away without an answer: {reason:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn hello_of(name: &str, incarnation: Incarnation) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let software = Label::lossy("peer/1");
+        Hello::new(name.parse().unwrap(), incarnation, software).encode(&mut bytes);
+        bytes
     }
 
     /// Sends HELLO under this name.
     pub async fn hello(&mut self, name: &str) {
-        let mut bytes = Vec::new();
-        let software = Label::lossy("peer/1");
-        Hello::new(name.parse().unwrap(), self.incarnation, software).encode(&mut bytes);
-        self.say(&bytes).await;
+        self.say(&Self::hello_of(name, self.incarnation)).await;
     }
 
     /// Sends bytes.
