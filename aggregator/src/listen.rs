@@ -495,6 +495,7 @@ impl Taken {
         let flags = Told {
             words: self.ingest.state.flags.subscribe(),
             speaks: hello.common_minor() >= MINOR_FLAGS,
+            told: Some(0),
             applied: 0,
             again: Instant::now(),
         };
@@ -740,6 +741,8 @@ struct Told {
     words: watch::Receiver<Arc<SignedDocument>>,
     /// Whether the connection's minor version has them.
     speaks: bool,
+    /// The generation it was told last, if any.
+    told: Option<u64>,
     /// The generation it has in force.
     applied: u64,
     /// When it is told again, unless it has it in force by then.
@@ -754,12 +757,14 @@ impl Told {
 
     /// Tells what is news, or was not taken for a while. (WIRE-140)
     fn tell(&mut self, incarnation: Incarnation, out: &mut Vec<u8>) {
-        let news = self.words.has_changed().unwrap_or(false);
+        // Not what the channel has marked as seen: waiting for a change marks it, before it is told.
+        let news = self.words.borrow().generation() != self.told;
         if !self.speaks || !(news || self.is_due() && Instant::now() >= self.again) {
             return;
         }
         self.again = Instant::now() + FLAGS_AGAIN;
         let signed = Arc::clone(&self.words.borrow_and_update());
+        self.told = signed.generation();
         let (key, signature, document) = (signed.key, signed.signature, signed.bytes.clone());
         Flags { key, signature, document }.encode(incarnation, out);
     }
@@ -794,6 +799,41 @@ async fn hello(
                 return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
             };
             return Ok((hello, bytes::Bytes::copy_from_slice(bytes)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(generation: u64) -> Arc<SignedDocument> {
+        let bytes = [&[1][..], &generation.to_le_bytes()].concat();
+        Arc::new(SignedDocument { key: [0; 32], signature: [0; 64], bytes })
+    }
+
+    /// A kill right after a change of share does not wait until the share would be told again.
+    #[tokio::test]
+    async fn what_follows_at_once_is_told_at_once_and_nothing_twice() {
+        let (sender, receiver) = watch::channel(words(0));
+        let mut told = Told {
+            words: receiver,
+            speaks: true,
+            told: Some(0),
+            applied: 0,
+            again: Instant::now(),
+        };
+        let tell = |told: &mut Told| {
+            let mut out = Vec::new();
+            told.tell(Incarnation(1), &mut out);
+            !out.is_empty()
+        };
+        assert!(!tell(&mut told), "there is nothing to tell yet");
+        for generation in [1, 2, 3] {
+            sender.send_replace(words(generation));
+            told.words.changed().await.unwrap();
+            assert!(tell(&mut told), "generation {generation} was kept back");
+            assert!(!tell(&mut told), "generation {generation} was told twice");
         }
     }
 }
