@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lens_agent::Agent;
 use lens_aggregator::aggregator::Aggregator;
 use lens_aggregator::flags::Flags;
+use lens_benches::nearest_rank;
 use lens_segment::{Node, Recorder};
 use lens_service::certs::{self, CertFiles, Subject};
 use lens_service::config::{Key, Settings, Sources};
@@ -76,11 +77,12 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
         }
     }
     let done = kills.len();
-    for (name, times, limit) in [
+    for (name, mut times, limit) in [
         ("share, call to node's load", changes, None),
         ("kill, call to node's load", kills, Some(KILL_NANOS_MAX)),
     ] {
-        let [p50, p99, max] = quantiles(times);
+        times.sort_by(f64::total_cmp);
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| nearest_rank(&times, q).unwrap_or(f64::NAN));
         report.plain(format!("{name}, p50"), p50, "ns");
         match limit {
             Some(limit) => report.limited(format!("{name}, p99"), p99, "ns", Target::Value(limit)),
@@ -91,12 +93,6 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
     report.note(format!("{done} of {rounds} rounds"));
     report.note(format!("the node looks about every {LOOK:?}"));
     Ok(report)
-}
-
-/// The p50, p99 and maximum of a few hundred times, nanoseconds.
-fn quantiles(mut times: Vec<f64>) -> [f64; 3] {
-    times.sort_by(f64::total_cmp);
-    [50, 99, 100].map(|percent| times[((times.len() * percent).div_ceil(100)).saturating_sub(1)])
 }
 
 struct World {

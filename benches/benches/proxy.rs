@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use lens_agent::config::{KEYS, PREFIX};
 use lens_agent::proxy::{Outcome as Ended, Proxy, ProxyConfig};
+use lens_benches::nearest_rank;
 use lens_flags::{Assignment, Share};
 use lens_model::Arm;
 use lens_service::config::{Settings, Sources};
@@ -71,11 +72,9 @@ fn main() -> Outcome {
 }
 
 /// The value at a quantile of what it sorts, nearest rank.
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
-    let rank = (values.len() as f64 * q).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    nearest_rank(values, q).unwrap_or(f64::NAN)
 }
 
 /// The least an engine does: it answers every request with the same bytes.

@@ -18,5 +18,5 @@ mod numbers;
 mod quantile;
 mod regression;
 
-pub use quantile::{QUANTILES, Quantiles};
+pub use quantile::{QUANTILES, Quantiles, nearest_rank};
 pub use regression::Regression;

@@ -45,7 +45,7 @@ impl Quantiles {
 }
 
 /// The value at rank ceil(q·n) of sorted values; `None` of none.
-pub(crate) fn nearest_rank(sorted: &[u64], q: f64) -> Option<u64> {
+pub fn nearest_rank<T: Copy>(sorted: &[T], q: f64) -> Option<T> {
     // A product such as 0.95 · 100 may come out a hair above 95; that must not cost a rank.
     let exact = q * sorted.len() as f64;
     let rank = whole((exact - 1e-9 * exact.max(1.0)).ceil());
