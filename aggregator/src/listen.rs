@@ -492,15 +492,9 @@ impl Taken {
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
         self.entered(&identity, peer.not_after, &hello, connection.remote_address());
-        let flags = Told {
-            words: self.ingest.state.flags.subscribe(),
-            speaks: hello.common_minor() >= MINOR_FLAGS,
-            told: Some(0),
-            applied: 0,
-            again: Instant::now(),
-        };
+        let words = self.ingest.state.flags.subscribe();
         let mut session = Session {
-            flags,
+            flags: Told::new(words, hello.common_minor() >= MINOR_FLAGS),
             stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
             incarnation: hello.incarnation,
@@ -750,6 +744,11 @@ struct Told {
 }
 
 impl Told {
+    /// Nothing was told yet, and nothing is in force.
+    fn new(words: watch::Receiver<Arc<SignedDocument>>, speaks: bool) -> Self {
+        Self { words, speaks, told: Some(0), applied: 0, again: Instant::now() }
+    }
+
     /// Whether the agent has something else in force than what it was told.
     fn is_due(&self) -> bool {
         self.speaks && self.words.borrow().generation() != Some(self.applied)
@@ -816,13 +815,7 @@ mod tests {
     #[tokio::test]
     async fn what_follows_at_once_is_told_at_once_and_nothing_twice() {
         let (sender, receiver) = watch::channel(words(0));
-        let mut told = Told {
-            words: receiver,
-            speaks: true,
-            told: Some(0),
-            applied: 0,
-            again: Instant::now(),
-        };
+        let mut told = Told::new(receiver, true);
         let tell = |told: &mut Told| {
             let mut out = Vec::new();
             told.tell(Incarnation(1), &mut out);
