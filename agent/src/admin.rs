@@ -217,6 +217,12 @@ fn exposition(admin: &Admin) -> String {
         ("bytes_sent_total", "Bytes written to the connection.", &c.bytes_sent_total),
         ("connects_total", "Sessions opened.", &c.connects_total),
         ("connect_failures_total", "Attempts to connect that failed.", &c.connect_failures_total),
+        ("exemplars_sent_total", "Slow requests sent with their traces.", &c.exemplars_sent_total),
+        (
+            "exemplars_dropped_total",
+            "Slow requests that gave way to newer ones before they were sent.",
+            &c.exemplars_dropped_total,
+        ),
         (
             "segments_removed_total",
             "Segments of dead nodes drained and removed.",

@@ -19,6 +19,7 @@ use tracing::{debug_span, error, info, warn};
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::exemplars::Waiting;
 use crate::flags::Flags;
 use crate::harvest::Harvester;
 use crate::link;
@@ -131,6 +132,7 @@ impl Agent {
     pub async fn run(self, shutdown: &Shutdown) -> bool {
         let shared = SharedSpool::new(Arc::clone(&self.spool) as Arc<dyn Outbox>);
         let (tell_drained, drained) = Shutdown::manual();
+        let slow = Arc::<Waiting>::default();
         let harvester = Harvester::new(
             self.env.clone(),
             self.config.segments_dir.clone(),
@@ -139,7 +141,8 @@ impl Agent {
             Arc::clone(&self.spool),
             Arc::clone(&shared.changed),
         )
-        .telling(self.flags.pages());
+        .telling(self.flags.pages())
+        .exemplifying(Arc::clone(&slow));
         let mut telling = JoinSet::new();
         telling.spawn(Arc::clone(&self.flags).run());
         let mut link = JoinSet::new();
@@ -149,6 +152,7 @@ impl Agent {
             shared,
             Arc::clone(&self.status),
             Arc::clone(&self.flags),
+            slow,
             drained,
         ));
         self.harvest_until(harvester, shutdown).await;

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::exemplars::Waiting;
 use crate::flags::Pages;
 use crate::gather::Gathered;
 use crate::spool::{DurableSpool, Harvested, SpoolError};
@@ -73,6 +74,8 @@ pub struct Harvester {
     changed: Arc<Notify>,
     /// Where each node is told what the control plane decided.
     pages: Arc<Pages>,
+    /// Where slow requests wait to be sent.
+    slow: Arc<Waiting>,
 }
 
 impl Harvester {
@@ -100,6 +103,7 @@ impl Harvester {
             spool,
             changed,
             pages: Arc::default(),
+            slow: Arc::default(),
         }
     }
 
@@ -107,6 +111,13 @@ impl Harvester {
     #[must_use]
     pub fn telling(mut self, pages: Arc<Pages>) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// The same, handing on the slow requests it finds.
+    #[must_use]
+    pub fn exemplifying(mut self, slow: Arc<Waiting>) -> Self {
+        self.slow = slow;
         self
     }
 
@@ -249,7 +260,7 @@ impl Harvester {
         }
         let start = self.last.unwrap_or(now).min(now);
         let mut gathered = Gathered::new(start, now.since(start), clock);
-        let read = self.read(&mut gathered);
+        let read = self.read(&mut gathered, now);
         if self.env.planted(Planted::BaselineBeforeSpool) {
             self.held.values_mut().for_each(|held| held.reader.commit());
         }
@@ -263,7 +274,7 @@ impl Harvester {
         self.status.counters.harvest_nanos_last.store(took, Ordering::Relaxed);
     }
 
-    fn read(&mut self, gathered: &mut Gathered) -> Vec<Read> {
+    fn read(&mut self, gathered: &mut Gathered, now: UnixNanos) -> Vec<Read> {
         let (mut read, mut failed) = (Vec::new(), Vec::new());
         for (path, held) in &mut self.held {
             // Asked before reading: what a process wrote before it died is then read below.
@@ -276,6 +287,8 @@ impl Harvester {
             match held.reader.harvest(elapsed, &mut self.harvest) {
                 Ok(()) => {
                     let samples = gathered.take(&held.instance, &held.reader, &self.harvest);
+                    let gave_way = self.slow.offer(&held.instance, &self.harvest.exemplars, now);
+                    Counters::add(&self.status.counters.exemplars_dropped_total, gave_way);
                     read.push(Read { path: path.clone(), dead, samples });
                 }
                 Err(HarvestError::Quarantined { why, .. }) => {

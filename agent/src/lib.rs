@@ -9,6 +9,7 @@
 pub mod admin;
 mod agent;
 pub mod config;
+pub mod exemplars;
 pub mod flags;
 pub mod gather;
 pub mod harvest;

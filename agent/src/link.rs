@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::config::Config;
+use crate::exemplars::Waiting;
 use crate::flags::Flags;
 use crate::ship::{Clock, Received, Session, ShipError};
 use crate::spool::{SharedSpool, SpoolError};
@@ -141,13 +142,20 @@ pub async fn run(
     shared: SharedSpool,
     status: Arc<Status>,
     flags: Arc<Flags>,
+    slow: Arc<Waiting>,
     drained: Shutdown,
 ) -> bool {
     let mut backoff = BACKOFF_MIN;
     let (mut turn, mut last_attempts) = (0, 0);
     let mut clock = Clock::default();
-    let around =
-        Around { env: &env, config: &config, shared: &shared, status: &status, flags: &flags };
+    let around = Around {
+        env: &env,
+        config: &config,
+        shared: &shared,
+        status: &status,
+        flags: &flags,
+        slow: &slow,
+    };
     loop {
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
@@ -226,6 +234,7 @@ struct Around<'a> {
     shared: &'a SharedSpool,
     status: &'a Status,
     flags: &'a Arc<Flags>,
+    slow: &'a Waiting,
 }
 
 struct Link {
@@ -428,7 +437,7 @@ impl Link {
         clock: &mut Clock,
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
-        let Around { env, config, shared, status, flags } = *around;
+        let Around { env, config, shared, status, flags, slow } = *around;
         let mut session = Session::new(self.incarnation, &self.welcome);
         shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
@@ -446,6 +455,7 @@ impl Link {
             let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
             if may_ship {
                 self.pump(env, &mut session, shared, status, clock, &mut out).await?;
+                self.exemplify(&mut session, slow, status, clock, &mut out).await?;
             }
             let level = shared.outbox.level();
             if drained.is_draining() && level.frames == 0 {
@@ -564,6 +574,29 @@ impl Link {
             self.write(out, status).instrument(span).await?;
             Counters::add(&status.counters.deltas_sent_total, 1);
         }
+    }
+
+    /// Sends the slow requests that wait, to an aggregator that takes them.
+    async fn exemplify(
+        &mut self,
+        session: &mut Session,
+        slow: &Waiting,
+        status: &Status,
+        clock: &Clock,
+        out: &mut Vec<u8>,
+    ) -> Result<(), LinkError> {
+        if !session.speaks_exemplars() {
+            return Ok(());
+        }
+        let waiting = slow.take();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        out.clear();
+        session.exemplars(&waiting, clock.offset(), out)?;
+        self.write(out, status).await?;
+        Counters::add(&status.counters.exemplars_sent_total, waiting.len() as u64);
+        Ok(())
     }
 
     async fn write(&mut self, bytes: &[u8], status: &Status) -> Result<(), LinkError> {

@@ -6,7 +6,7 @@
 //! unacknowledged as the aggregator allows; what was not acknowledged is sent again by the next
 //! session. Refusal: an acknowledgement of what was never sent ends the session.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use lens_flags::SignedDocument;
@@ -14,12 +14,13 @@ use lens_model::limits::CONNECTION_SERIES_MAX;
 use lens_model::{Incarnation, Sequence, SeriesKey, UnixNanos};
 use lens_wire::{
     Ack, AgentDictionary, Applied, ClockOffset, DeltaEncoder, DeltaHead, DictionaryError,
-    EncodeError, Flags, FrameError, FromAggregator, Instance, InstanceId, MINOR_FLAGS, Phase, Ping,
-    Pong, Refuse, SeriesId, Welcome,
+    EncodeError, Exemplar, Exemplars, Flags, FrameError, FromAggregator, Instance, InstanceId,
+    MINOR_EXEMPLARS, MINOR_FLAGS, Phase, Ping, Pong, Refuse, SeriesId, Welcome,
 };
 use thiserror::Error;
 
-use crate::spool::{HistogramDelta, Outbox, Record};
+use crate::exemplars::SlowRequest;
+use crate::spool::{Outbox, Record};
 
 /// Clock measurements kept; the one with the least error counts.
 const CLOCK_SAMPLES: usize = 8;
@@ -88,6 +89,7 @@ pub struct Session {
     acked: Sequence,
     nonce: u64,
     speaks_flags: bool,
+    speaks_exemplars: bool,
 }
 
 /// A series this session has named. The names are held so that their addresses stay theirs: a
@@ -127,6 +129,7 @@ impl Session {
             acked: welcome.acked,
             nonce: 0,
             speaks_flags: welcome.minor >= MINOR_FLAGS,
+            speaks_exemplars: welcome.minor >= MINOR_EXEMPLARS,
         }
     }
 
@@ -165,6 +168,40 @@ impl Session {
         if self.speaks_flags {
             applied.encode(self.incarnation, out);
         }
+    }
+
+    /// Whether the aggregator takes exemplars. (WIRE-150)
+    pub const fn speaks_exemplars(&self) -> bool {
+        self.speaks_exemplars
+    }
+
+    /// Slow requests to send, their names first.
+    ///
+    /// # Errors
+    /// [`ShipError::Encode`] and [`ShipError::Dictionary`]: a name does not fit the connection.
+    pub fn exemplars(
+        &mut self,
+        slow: &VecDeque<SlowRequest>,
+        clock: ClockOffset,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ShipError> {
+        let mut entries = Vec::with_capacity(slow.len());
+        for request in slow {
+            let series = self.series(&request.instance, &request.key)?;
+            let SlowRequest { at, nanos, trace, .. } = *request;
+            entries.push(Exemplar { series, at, nanos, trace });
+        }
+        self.names(out)?;
+        Exemplars { offset_nanos: clock.offset_nanos, entries }.encode(self.incarnation, out);
+        Ok(())
+    }
+
+    /// Names that are still to be sent.
+    fn names(&mut self, out: &mut Vec<u8>) -> Result<(), ShipError> {
+        while let Some(dict) = self.dictionary.next_dict(self.body_max) {
+            dict.encode(self.incarnation, out)?;
+        }
+        Ok(())
     }
 
     /// A ping to send at `now`.
@@ -215,7 +252,7 @@ impl Session {
         self.encoder.clear();
         let mut histograms = Vec::with_capacity(record.histograms.len());
         for delta in &record.histograms {
-            histograms.push((self.series(delta)?, &delta.block));
+            histograms.push((self.series(&delta.instance, &delta.key)?, &delta.block));
         }
         // Ids ascend in a frame; records list series by segment, ids by first use.
         histograms.sort_unstable_by_key(|entry| entry.0);
@@ -241,25 +278,27 @@ impl Session {
         for (id, value) in gauges {
             self.encoder.gauge(id, value)?;
         }
-        while let Some(dict) = self.dictionary.next_dict(self.body_max) {
-            dict.encode(self.incarnation, out)?;
-        }
+        self.names(out)?;
         let clock = if record.clock.is_measured() { record.clock } else { clock };
         let head = DeltaHead { sequence, start: record.start, duration: record.duration, clock };
         self.encoder.finish(&head, self.incarnation, out);
         Ok(())
     }
 
-    fn series(&mut self, delta: &HistogramDelta) -> Result<SeriesId, ShipError> {
-        let place = (Arc::as_ptr(&delta.instance).addr(), Arc::as_ptr(&delta.key).addr());
+    fn series(
+        &mut self,
+        instance: &Arc<Instance>,
+        key: &Arc<SeriesKey>,
+    ) -> Result<SeriesId, ShipError> {
+        let place = (Arc::as_ptr(instance).addr(), Arc::as_ptr(key).addr());
         if let Some(known) = self.known.get(&place) {
             return Ok(known.id);
         }
-        let instance = self.instance(&delta.instance)?;
-        let id = self.dictionary.series(instance, &delta.key)?;
+        let of = self.instance(instance)?;
+        let id = self.dictionary.series(of, key)?;
         // As many as the dictionary holds; a harvester that made its names anew would fill it up.
         if self.known.len() < CONNECTION_SERIES_MAX {
-            let names = (Arc::clone(&delta.instance), Arc::clone(&delta.key));
+            let names = (Arc::clone(instance), Arc::clone(key));
             self.known.insert(place, Known { _names: names, id });
         }
         Ok(id)
@@ -273,7 +312,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::{Level, SpoolError};
+    use crate::spool::{HistogramDelta, Level, SpoolError};
     use lens_hist::{Sparse, block};
     use lens_model::{Arm, InstanceName, Nanos, Slice, Stage};
     use lens_wire::{FrameBuffer, FromAgent, Hello, Label, PeerDictionary};

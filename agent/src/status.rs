@@ -23,6 +23,8 @@ pub struct Counters {
     pub bytes_sent_total: AtomicU64,
     pub connects_total: AtomicU64,
     pub connect_failures_total: AtomicU64,
+    pub exemplars_sent_total: AtomicU64,
+    pub exemplars_dropped_total: AtomicU64,
     pub segments_removed_total: AtomicU64,
     pub segments_taken_over_total: AtomicU64,
 }

@@ -12,13 +12,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, UnixNanos};
+use lens_model::{AgentName, Incarnation, Nanos, Sequence, SpiffeId, UnixNanos};
 use lens_service::planted::Planted;
-use lens_wire::{DeltaRef, Dict, DictionaryError, PeerDictionary};
+use lens_wire::{DeltaRef, Dict, DictionaryError, Exemplars, PeerDictionary};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use crate::exemplars::{Exemplar, Held};
 use crate::log::Record;
 use crate::log::record::{Body, Gauge, Histogram, RECORD_BYTES_MAX, Requests};
 use crate::state::{Counters, State};
@@ -300,6 +301,37 @@ impl Stream {
         }
         self.received = self.received.max(got);
         Ok(Outcome::New(Box::new(self.record(Some(self.body(delta)), got, now))))
+    }
+
+    /// Takes slow requests, their clocks corrected; how many were left out, by reason.
+    ///
+    /// # Errors
+    /// [`IngestError::Dictionary`] for a series that has no name; then none was taken.
+    pub fn exemplars(
+        &self,
+        state: &State,
+        frame: &Exemplars,
+        now: UnixNanos,
+    ) -> Result<BTreeMap<&'static str, u64>, IngestError> {
+        let unknown = |id| DictionaryError::Unknown { what: "series", id };
+        let mut found = Vec::with_capacity(frame.entries.len());
+        for entry in &frame.entries {
+            let series = self.dictionary.series(entry.series).ok_or(unknown(entry.series.0))?;
+            let instance = self.dictionary.instance(series.instance);
+            let instance = instance.ok_or(unknown(entry.series.0))?.name.clone();
+            let at = entry.at.shifted(frame.offset_nanos);
+            let exemplar = Exemplar { trace: entry.trace, latency: Nanos(entry.nanos), at };
+            let agent = self.identity.agent.clone();
+            found.push((&series.key, Held { exemplar, came: now, agent, instance }));
+        }
+        let mut left_out = BTreeMap::new();
+        let mut exemplars = state.exemplars.write();
+        for (key, held) in found {
+            if let Err(why) = exemplars.take(key, held, now) {
+                *left_out.entry(why.as_str()).or_default() += 1;
+            }
+        }
+        Ok(left_out)
     }
 
     /// The record of a goodbye.

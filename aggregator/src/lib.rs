@@ -15,6 +15,7 @@ pub mod auth;
 pub mod canary;
 pub mod config;
 pub mod dashboard;
+pub mod exemplars;
 pub mod export;
 pub mod flags;
 pub mod guards;

@@ -20,8 +20,8 @@ use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
 use lens_wire::{
-    Ack, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_FLAGS, Phase, Reason, Refuse,
-    RefuseCode, Welcome,
+    Ack, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_EXEMPLARS, MINOR_FLAGS, Phase,
+    Reason, Refuse, RefuseCode, Welcome,
 };
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
@@ -495,6 +495,7 @@ impl Taken {
         let words = self.ingest.state.flags.subscribe();
         let mut session = Session {
             flags: Told::new(words, hello.common_minor() >= MINOR_FLAGS),
+            speaks_exemplars: hello.common_minor() >= MINOR_EXEMPLARS,
             stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
             incarnation: hello.incarnation,
@@ -671,6 +672,19 @@ impl Taken {
                 let text = "APPLIED is not of this connection's minor version".into();
                 return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
             }
+            // WIRE-150
+            FromAgent::Exemplars(exemplars) if session.speaks_exemplars => {
+                let left_out = session.stream.exemplars(state, &exemplars, now)?;
+                self.seen(session, |agent| {
+                    for (reason, count) in left_out {
+                        *agent.rejected.entry(reason.to_owned()).or_default() += count;
+                    }
+                });
+            }
+            FromAgent::Exemplars(_) => {
+                let text = "EXEMPLARS is not of this connection's minor version".into();
+                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+            }
             FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
             FromAgent::Hello(_) => {
                 let text = "HELLO came twice".into();
@@ -726,6 +740,7 @@ struct Session {
     acked_told: Sequence,
     bye: bool,
     flags: Told,
+    speaks_exemplars: bool,
     // Dropped after the receiver above it.
     _followed: Followed,
 }

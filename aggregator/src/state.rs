@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::alerts::Desk;
 use crate::canary::Live;
+use crate::exemplars::Exemplars;
 use crate::export::remote_write::Tally;
 use crate::flags::Flags;
 use crate::guards::Guards;
@@ -362,6 +363,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// Rounds of sealing and judging done.
     pub rounds: AtomicU64,
+    /// Slow requests with their traces.
+    pub exemplars: RwLock<Exemplars>,
     /// What it counts about itself.
     pub counters: Counters,
     /// Alerts and whom they are told to.
@@ -414,6 +417,7 @@ impl State {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
+            exemplars: RwLock::default(),
             counters: Counters::default(),
             alerts,
             canary,

@@ -289,7 +289,8 @@ impl Ours {
         let domain = config.identity.trust_domain.clone();
         let flags = Flags::open(&Env::system(), &dir.path().join("control"), domain, None);
         let (env, flags) = (Env::system(), Arc::new(flags));
-        client.spawn(link::run(env, config, shared, Arc::clone(&status), flags, client_stopped));
+        let (seen, slow) = (Arc::clone(&status), Arc::default());
+        client.spawn(link::run(env, config, shared, seen, flags, slow, client_stopped));
         let running = [stop_server, stop_client];
         Ok(Self {
             client,

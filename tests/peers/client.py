@@ -50,6 +50,11 @@ def main():
     timer = rerank.start()
     timer.lap(rerank)
     rerank.record("no number")
+    rerank.record_traced(None, 7)
+    symbols = node.series("backend/python/large", "stage_b")
+    for nanos in (5_000_000, 9_000_000, 7_000_000):
+        symbols.record_traced(nanos, 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7)
+    symbols.record_traced(99_000_000, 0)  # no trace: counted all the same
     rerank.record(None)
 
     @rerank.timed

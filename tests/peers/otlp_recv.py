@@ -81,7 +81,13 @@ def histogram(metric, point, problems):
         "buckets": len(counts),
         "quantiles": {str(q): ends(point, math.ceil(q * point.count)) for q in QUANTILES},
         "exemplars": [
-            {"trace_id": e.trace_id.hex(), "value": e.as_double, "t": e.time_unix_nano}
+            {
+                "trace_id": e.trace_id.hex(),
+                "span_id": e.span_id.hex(),
+                "value": e.as_double,
+                "t": e.time_unix_nano,
+                "attributes": attributes(e.filtered_attributes),
+            }
             for e in point.exemplars
         ],
     }

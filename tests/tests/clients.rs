@@ -64,11 +64,13 @@ fn expected(times: u64) -> BTreeMap<usize, u64> {
 }
 
 /// What a client in this language should have led to, and did.
-fn holds_for(world: &World, language: &str, times: u64, said: &Value) {
+fn holds_for(world: &World, language: &str, times: u64, more: &[(SeriesKey, u64)], said: &Value) {
     let a = key(language, Stage::A, Arm::Baseline);
     let c = key(language, Stage::C, Arm::Canary);
     let each = values().len() as u64 * times;
-    world.until_merged(&Tally::from([(a.clone(), each), (c.clone(), 3)]));
+    let mut tally = Tally::from([(a.clone(), each), (c.clone(), 3)]);
+    tally.extend(more.iter().cloned());
+    world.until_merged(&tally);
     assert_eq!(buckets(world, &a), expected(times));
     let requests = BTreeMap::from([((a.slice.clone(), Arm::Baseline), (7, 2))]);
     until("requests", || {
@@ -82,24 +84,32 @@ fn holds_for(world: &World, language: &str, times: u64, said: &Value) {
     assert_eq!(said["arm"], "baseline", "{said}");
 }
 
-fn language(name: &str, program: &str, script: &str, times: u64) {
-    let Some(program) = peers::program(program) else { return };
-    let world = World::new(&[]);
-    let agent = world.agent("host-1", &[]);
-    let said = run(&program, script, &agent);
-    holds_for(&world, name, times, &said);
-}
-
 #[test]
 fn python_counts_from_many_threads_and_forked_children_arrive_to_the_count() {
+    let Some(program) = peers::program("python3") else { return };
+    let world = World::new(&[]);
+    let agent = world.agent("host-1", &[]);
+    let said = run(&program, "client.py", &agent);
+    let traced = key("python", Stage::B, Arm::Baseline);
     // Four threads, and two of a forked child.
-    language("python", "python3", "client.py", 6);
+    holds_for(&world, "python", 6, &[(traced, 4)], &said);
+    let found = until("its slowest request", || {
+        let answer = world.api("/api/v1/exemplars?stage=stage_b");
+        answer["exemplars"].get(0).cloned().ok_or_else(|| answer.to_string())
+    });
+    assert_eq!((&found["latency_ms"], &found["instance"]), (&9.0.into(), &"py-node".into()));
+    assert_eq!(found["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(found["span_id"], "00f067aa0ba902b7");
 }
 
 #[test]
 fn node_counts_arrive_to_the_count() {
+    let Some(program) = peers::program("node") else { return };
+    let world = World::new(&[]);
+    let agent = world.agent("host-1", &[]);
+    let said = run(&program, "client.mjs", &agent);
     // Main thread, one worker thread.
-    language("javascript", "node", "client.mjs", 2);
+    holds_for(&world, "javascript", 2, &[], &said);
 }
 
 /// A client that is killed without warning: it says how many it recorded before.

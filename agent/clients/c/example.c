@@ -13,6 +13,7 @@
 
 enum { THREADS = 3, QUERIES = 1000 };
 
+static const uint8_t trace_id[16] = "example-trace-1";
 static LensSeries *stage_a, *stage_b, *stage_c;
 static LensRequests *requests;
 
@@ -24,8 +25,8 @@ static void *search(void *unused) {
         at = lens_lap(stage_a, at);
         /* symbols … */
         at = lens_lap(stage_b, at);
-        /* A latency that is known already. */
-        lens_record(stage_c, 250000);
+        /* A latency that is known already, of a request that can be looked up by its trace. */
+        lens_record_traced(stage_c, 250000, trace_id, NULL);
         lens_requests_ok(requests);
     }
     return NULL;

@@ -88,6 +88,19 @@ struct LensSeries *lens_series_register(const struct LensRecorder *recorder,
 // `series` is NULL or a live series.
 void lens_record(const struct LensSeries *series, uint64_t nanos);
 
+// Counts one latency, nanoseconds, of a request that can be looked up by its trace. The slowest of
+// each second are kept for the agent.
+//
+// `trace_id` is 16 bytes, `span_id` 8, as W3C trace context has them; `span_id` may be NULL. Without
+// a trace, NULL or all zeroes, it does what `lens_record` does.
+//
+// # Safety
+// `series` is NULL or a live series; `trace_id` is NULL or 16 readable bytes, `span_id` NULL or 8.
+void lens_record_traced(const struct LensSeries *series,
+                        uint64_t nanos,
+                        const uint8_t *trace_id,
+                        const uint8_t *span_id);
+
 // The monotonic clock, nanoseconds; for the beginning and the end of a stage.
 uint64_t lens_monotonic_nanos(void);
 

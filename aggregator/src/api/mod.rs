@@ -13,6 +13,7 @@ mod control;
 mod dashboard_state;
 mod docs;
 mod events;
+mod exemplars;
 mod flags;
 mod guard;
 mod guards;
@@ -158,6 +159,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(slices::slices))
         .routes(routes!(quantiles::quantiles))
         .routes(routes!(histogram::histogram))
+        .routes(routes!(exemplars::exemplars))
         .routes(routes!(tail::tail))
         .routes(routes!(agents::agents))
         .routes(routes!(alerts::alerts))

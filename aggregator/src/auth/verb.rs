@@ -114,6 +114,7 @@ const ROUTES: &[(&str, &str, Verb)] = &[
     ("GET", "/api/v1/audit", Verb::AuditRead),
     ("POST", "/api/v1/certificates/reload", Verb::CertificatesReload),
     ("GET", "/api/v1/events", Verb::EventsRead),
+    ("GET", "/api/v1/exemplars", Verb::QuantilesRead),
     ("GET", "/api/v1/histogram", Verb::HistogramRead),
     ("GET", "/api/v1/quantiles", Verb::QuantilesRead),
     ("GET", "/api/v1/slices", Verb::SlicesRead),

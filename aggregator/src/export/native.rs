@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 
 use lens_hist::Counts;
 use lens_hist::layout::{OVERFLOW, SLOTS, mid};
-use lens_model::{Nanos, UnixNanos};
+
+use crate::exemplars::Exemplar;
 
 /// The resolution: 2^5 buckets an octave.
 pub const SCHEMA: i32 = 5;
@@ -28,29 +29,6 @@ pub const ZERO_THRESHOLD: f64 = 0.5 / (1_u128 << 127) as f64;
 /// so that the share within a limit can be read; quantiles between them cannot.
 pub const CLASSIC: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// One slow request that can be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exemplar {
-    /// The trace it belongs to.
-    pub trace_id: [u8; 16],
-    /// How long it took.
-    pub latency: Nanos,
-    /// When it was recorded: the same at every scrape, or every scrape would store it again.
-    pub at: UnixNanos,
-}
-
-impl Exemplar {
-    /// How long it took, seconds.
-    pub fn seconds(&self) -> f64 {
-        self.latency.as_secs_f64()
-    }
-
-    /// The trace's name, 32 hexadecimal digits.
-    pub fn trace(&self) -> String {
-        self.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
 
 /// Consecutive buckets: how many are passed over before them, and how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +131,7 @@ impl Histogram {
 mod tests {
     use super::*;
     use lens_hist::Quantile;
+    use lens_model::{Nanos, Trace, UnixNanos};
     use proptest::prelude::*;
 
     fn counted(values: &[u64]) -> Counts {
@@ -257,7 +236,7 @@ mod tests {
     #[test]
     fn a_classic_bucket_shows_the_newest_exemplar_that_falls_into_it() {
         let at = |millis, secs| Exemplar {
-            trace_id: [7; 16],
+            trace: Trace::new([7; 16], [1; 8]).unwrap(),
             latency: Nanos::from_millis(millis),
             at: UnixNanos(secs),
         };
@@ -266,6 +245,6 @@ mod tests {
         assert_eq!(histogram.exemplar(3), Some(&at(5, 9)), "up to 5 ms");
         assert_eq!(histogram.exemplar(4), None);
         assert_eq!(histogram.exemplar(CLASSIC.len()), Some(&at(20_000, 2)));
-        assert_eq!(at(1, 1).trace(), "07".repeat(16));
+        assert_eq!(at(1, 1).trace.id_hex(), "07".repeat(16));
     }
 }

@@ -14,11 +14,14 @@ use lens_hist::Counts;
 use lens_model::UnixNanos;
 
 use super::family::{Families as Text, Summary};
-use super::native::{Exemplar, Histogram};
+use super::native::Histogram;
 use crate::judge::Verdict;
 use crate::snapshot::{Row, Snapshot, Value};
 use crate::state::State;
 use crate::window::Selection;
+
+/// Exemplars of one histogram, the newest: as many as Prometheus takes of one.
+const EXEMPLARS_MAX: usize = 10;
 
 /// The state's metrics; `subscribers` are the event stream's.
 pub fn families(state: &State, snapshot: &Snapshot, subscribers: usize) -> Text {
@@ -49,14 +52,11 @@ fn lifetimes(state: &State, snapshot: &Snapshot) -> Vec<(Histogram, u64)> {
     let lifetime = |row: &Row| {
         counts.clear();
         state.windows.read().lifetime(&Selection::series(&row.key()), &mut counts);
-        (Histogram::of(&counts, exemplars()), counts.overflow())
+        let slow = state.exemplars.read().newest(&row.key(), UnixNanos(0), EXEMPLARS_MAX);
+        let slow: Vec<_> = slow.iter().map(|held| held.exemplar).collect();
+        (Histogram::of(&counts, &slow), counts.overflow())
     };
     snapshot.rows.iter().map(lifetime).collect()
-}
-
-/// Slow requests to look up: none yet, because segments hold no trace ids.
-const fn exemplars() -> &'static [Exemplar] {
-    &[]
 }
 
 fn latencies(text: &mut Text, state: &State, snapshot: &Snapshot) {

@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::family::{Families, Family, Kind, Metric, Summary, Value};
 use super::native::{self, CLASSIC, SCHEMA, ZERO_THRESHOLD};
+use crate::exemplars::Exemplar;
 
 /// `io.prometheus.client`, as far as it is sent.
 mod message {
@@ -248,14 +249,14 @@ fn histogram(histogram: &native::Histogram) -> message::Histogram {
     }
 }
 
-fn exemplar(exemplar: &native::Exemplar) -> message::Exemplar {
+fn exemplar(exemplar: &Exemplar) -> message::Exemplar {
     let at = exemplar.at.0;
     let timestamp = message::Timestamp {
         seconds: i64::try_from(at / 1_000_000_000).unwrap_or(i64::MAX),
         nanos: i32::try_from(at % 1_000_000_000).unwrap_or(0),
     };
     message::Exemplar {
-        label: vec![pair("trace_id", &exemplar.trace())],
+        label: vec![pair("trace_id", &exemplar.trace.id_hex())],
         value: exemplar.seconds(),
         timestamp: Some(timestamp),
     }
@@ -279,8 +280,8 @@ mod tests {
     fn a_histogram_carries_its_buckets_both_ways_and_its_exemplars_twice() {
         let mut counts = Counts::new();
         [0, 1_000_000, 1_000_000, 3_000_000].iter().for_each(|nanos| counts.record(*nanos));
-        let slow = native::Exemplar {
-            trace_id: [0xab; 16],
+        let slow = Exemplar {
+            trace: lens_model::Trace::new([0xab; 16], [0; 8]).unwrap(),
             latency: Nanos::from_millis(3),
             at: UnixNanos(5_000_000_007),
         };

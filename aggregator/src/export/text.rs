@@ -6,7 +6,8 @@
 use std::fmt::{Arguments, Display, Write};
 
 use super::family::{Families, Family, Kind, Metric, Number, Summary, Value, canonical};
-use super::native::{CLASSIC, Exemplar, Histogram};
+use super::native::{CLASSIC, Histogram};
+use crate::exemplars::Exemplar;
 
 /// The two dialects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl Text {
     }
 
     fn exemplar(&mut self, exemplar: &Exemplar) {
-        let (trace, seconds) = (exemplar.trace(), exemplar.seconds());
+        let (trace, seconds) = (exemplar.trace.id_hex(), exemplar.seconds());
         let at = UnixSeconds(exemplar.at.0);
         self.put(format_args!(" # {{trace_id=\"{trace}\"}} {seconds} {at}"));
     }
@@ -165,7 +166,7 @@ mod tests {
         let mut counts = Counts::new();
         [400_000, 4_000_000, 20_000_000_000].iter().for_each(|nanos| counts.record(*nanos));
         let exemplar = Exemplar {
-            trace_id: *b"0123456789abcdef",
+            trace: lens_model::Trace::new(*b"0123456789abcdef", [0; 8]).unwrap(),
             latency: Nanos::from_millis(4),
             at: UnixNanos(1_700_000_000_250_999_999),
         };

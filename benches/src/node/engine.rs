@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use lens_model::{Arm, Stage};
+use lens_model::{Arm, Stage, Trace};
 use serde::Serialize;
 use tantivy::TantivyError;
 
@@ -124,7 +124,15 @@ impl Found {
     }
 }
 
-/// Runs a query that arrived at `arrived` and records what it took.
+/// When a query arrived, and which request it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) arrived: Instant,
+    /// Known where the caller named it in the form of a trace.
+    pub(super) trace: Option<Trace>,
+}
+
+/// Runs a query and records what it took since it arrived.
 ///
 /// # Errors
 /// When the n-gram index cannot be read.
@@ -133,10 +141,10 @@ pub(super) fn search(
     recording: &SliceRecording,
     slowdown: &Slowdown,
     query: &Query,
-    arrived: Instant,
+    asked: Asked,
 ) -> Result<Answer, TantivyError> {
     let mut latency = LatencyMs::default();
-    let mut timer = recording.query(arrived);
+    let mut timer = recording.query(asked);
     let arm = recording.arm();
 
     let lexical_k = (4 * query.k).min(LEXICAL_MAX);

@@ -14,12 +14,12 @@ use axum::extract::{DefaultBodyLimit, Query as UrlQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use lens_model::Arm;
+use lens_model::{Arm, Trace};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::engine::{self, Slowdown};
+use super::engine::{self, Asked, Slowdown};
 use super::index::SearchIndex;
 use super::queries::{self, QUERIES_DEFAULT, QUERIES_MAX};
 use super::recording::Recording;
@@ -120,6 +120,7 @@ async fn search(
 ) -> Response {
     let arrived = Instant::now();
     let trace_id = trace_id(&headers);
+    let trace = trace(&headers, &trace_id);
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
@@ -148,7 +149,13 @@ async fn search(
     let done = tokio::task::spawn_blocking(move || {
         let recording = worker.recording.slice(query.slice, arm);
         let entered = recording.enter();
-        let answer = engine::search(&worker.index, recording, &worker.slowdown, &query, arrived);
+        let answer = engine::search(
+            &worker.index,
+            recording,
+            &worker.slowdown,
+            &query,
+            Asked { arrived, trace },
+        );
         match &answer {
             Ok(_) => recording.answered(),
             Err(_) => recording.failed(),
@@ -186,8 +193,27 @@ async fn search(
     }
 }
 
-/// The caller's trace id when it is printable and short, else a new one.
+/// The caller's span, by its `traceparent`.
+fn traceparent(headers: &HeaderMap) -> Option<Trace> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
+/// What slow requests are recorded under: the caller's span, or a trace whose id has the form of one.
+fn trace(headers: &HeaderMap, trace_id: &str) -> Option<Trace> {
+    let named = || {
+        let digits = trace_id.len() == 32 && trace_id.bytes().all(|b| b.is_ascii_hexdigit());
+        let id = u128::from_str_radix(trace_id, 16).ok().filter(|_| digits)?;
+        Trace::new(id.to_be_bytes(), [0; 8])
+    };
+    traceparent(headers).or_else(named)
+}
+
+/// The caller's trace id, by its `traceparent`, or what it says when that is printable and short;
+/// else a new one.
 fn trace_id(headers: &HeaderMap) -> String {
+    if let Some(trace) = traceparent(headers) {
+        return trace.id_hex();
+    }
     headers
         .get("x-trace-id")
         .and_then(|value| value.to_str().ok())

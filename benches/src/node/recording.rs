@@ -9,13 +9,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use lens_model::{Arm, Slice, Stage};
 use lens_segment::{
     CreateError, Node, Recorder, RecorderOptions, RegisterError, Requests, Series, Timer,
 };
 
+use super::engine::Asked;
 use super::ledger::{Counts, Keeper, Ledger, LedgerError, LedgerRequests, LedgerSeries, Page};
 use crate::numbers::nanos_of;
 
@@ -218,10 +218,10 @@ impl SliceRecording {
         self.error.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Starts the clock of the stages of a query that arrived at `arrived`.
-    pub(super) fn query(&self, arrived: Instant) -> QueryTimer<'_> {
+    /// Starts the clock of the stages of a query.
+    pub(super) fn query(&self, asked: Asked) -> QueryTimer<'_> {
         let stage = Some((self.a.series.start(), &self.a));
-        QueryTimer { recording: self, arrived, stage }
+        QueryTimer { recording: self, asked, stage }
     }
 
     fn counted(&self, stage: Stage) -> &Counted {
@@ -256,7 +256,7 @@ impl Counted {
 /// Dropped without [`QueryTimer::finish`], as when a stage fails, it records nothing more.
 pub(super) struct QueryTimer<'a> {
     recording: &'a SliceRecording,
-    arrived: Instant,
+    asked: Asked,
     stage: Option<(Timer<'a>, &'a Counted)>,
 }
 
@@ -268,7 +268,10 @@ impl<'a> QueryTimer<'a> {
         let Some((timer, current)) = &mut self.stage else {
             return 0;
         };
-        let nanos = timer.lap(&next.series).0;
+        let nanos = match &self.asked.trace {
+            Some(trace) => timer.lap_traced(&next.series, trace).0,
+            None => timer.lap(&next.series).0,
+        };
         current.count();
         *current = next;
         nanos
@@ -279,15 +282,21 @@ impl<'a> QueryTimer<'a> {
         let Some((timer, current)) = self.stage.take() else {
             return 0;
         };
-        let nanos = timer.stop().0;
+        let nanos = match &self.asked.trace {
+            Some(trace) => timer.stop_traced(trace).0,
+            None => timer.stop().0,
+        };
         current.count();
         nanos
     }
 
     /// Ends the query; nanoseconds of the whole.
     pub(super) fn finish(self) -> u64 {
-        let nanos = nanos_of(self.arrived.elapsed());
-        self.recording.e2e.series.record(nanos);
+        let nanos = nanos_of(self.asked.arrived.elapsed());
+        match &self.asked.trace {
+            Some(trace) => self.recording.e2e.series.record_traced(nanos, trace),
+            None => self.recording.e2e.series.record(nanos),
+        }
         self.recording.e2e.count();
         nanos
     }

@@ -10,6 +10,7 @@ mod flag;
 mod identity;
 pub mod limits;
 mod series;
+mod trace;
 mod units;
 
 pub use flag::Flag;
@@ -18,4 +19,5 @@ pub use identity::{
     SpiffeId, TrustDomain,
 };
 pub use series::{Arm, ParseSeriesError, SeriesKey, Slice, Stage};
+pub use trace::{ParseTraceError, Trace};
 pub use units::{Nanos, UnixNanos};

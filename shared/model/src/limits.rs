@@ -30,6 +30,21 @@ pub const SEGMENT_REQUESTS_MAX: usize = 128;
 /// Gauges one segment may publish.
 pub const SEGMENT_GAUGES_MAX: usize = 64;
 
+/// Exemplars one segment holds at once: as many slots of 64 bytes as its header page has room for.
+pub const SEGMENT_EXEMPLARS_MAX: usize = 48;
+
+/// Exemplars of one series that an agent takes from one harvest: the slowest.
+pub const HARVEST_EXEMPLARS_MAX: usize = 2;
+
+/// Exemplars an agent keeps for its connection, and one frame brings; the oldest give way.
+pub const AGENT_EXEMPLARS_MAX: usize = 1_024;
+
+/// Exemplars the aggregator holds, in all. At some 150 bytes each: 10 MB.
+pub const AGGREGATOR_EXEMPLARS_MAX: usize = 65_536;
+
+/// Exemplars one answer holds.
+pub const ANSWER_EXEMPLARS_MAX: usize = 1_000;
+
 /// Segments one agent harvests; further ones are refused, counted and named in `/status`.
 pub const AGENT_SEGMENTS_MAX: usize = 256;
 

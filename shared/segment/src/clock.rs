@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Once;
 
-use lens_model::Nanos;
+use lens_model::{Nanos, UnixNanos};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds a tick × 2^64; 0 while the monotonic clock is used.
@@ -62,6 +62,15 @@ pub(crate) fn now() -> Ticks {
         return Ticks(tsc::read());
     }
     Ticks(monotonic_nanos())
+}
+
+/// The wall clock as of the kernel's last tick, some milliseconds ago at most: a quarter of the cost
+/// of an exact look.
+#[allow(clippy::cast_sign_loss)]
+pub(crate) fn wall_coarse() -> UnixNanos {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let (secs, nanos) = (now.tv_sec.max(0) as u64, now.tv_nsec.max(0) as u64);
+    UnixNanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 impl Ticks {

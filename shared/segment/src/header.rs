@@ -244,7 +244,7 @@ mod tests {
         let hex = |from: usize, to: usize| -> String {
             page[from..to].iter().map(|byte| format!("{byte:02x}")).collect()
         };
-        assert_eq!(hex(0, 24), "4c454e535345473101000000001000000060f20000000000");
+        assert_eq!(hex(0, 24), "4c454e535345473101000100001000000060f20000000000");
         assert_eq!(hex(24, 56), "0403020104000000000100008000000040000000403c0000010f000001000000");
         assert_eq!(
             hex(56, 96),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::create;
 use crate::header::STATE_CLOSED;
 use crate::layout::{Geometry, at};
-use crate::protocol::publish_length;
+use crate::protocol::{Bar, publish_length};
 use crate::region::Region;
 use crate::threads;
 
@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) region: Arc<Region>,
     pub(crate) geometry: Geometry,
     pub(crate) registered: Mutex<Registered>,
+    /// What a latency of each series has to pass to become an exemplar, by place.
+    pub(crate) bars: Box<[Bar]>,
     /// Samples and values that found no place: see `Recorder::refused`.
     pub(crate) refused: AtomicU64,
     pub(crate) path: PathBuf,

@@ -6,8 +6,8 @@
 
 use lens_hist::layout::SLOTS;
 use lens_model::limits::{
-    NAME_BYTES_MAX, SEGMENT_GAUGES_MAX, SEGMENT_REQUESTS_MAX, SEGMENT_SERIES_MAX,
-    SEGMENT_SHARDS_MAX, SLICE_PART_BYTES_MAX,
+    NAME_BYTES_MAX, SEGMENT_EXEMPLARS_MAX, SEGMENT_GAUGES_MAX, SEGMENT_REQUESTS_MAX,
+    SEGMENT_SERIES_MAX, SEGMENT_SHARDS_MAX, SLICE_PART_BYTES_MAX,
 };
 
 /// First eight bytes of a segment.
@@ -15,7 +15,8 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LENSSEG1");
 /// A reader refuses another major layout and reads a newer minor one.
 pub(crate) const LAYOUT_MAJOR: u16 = 1;
 /// Raised when something is added in space that was zero before.
-pub(crate) const LAYOUT_MINOR: u16 = 0;
+/// 1: exemplars in the header page.
+pub(crate) const LAYOUT_MINOR: u16 = 1;
 /// Written in the writer's byte order.
 pub(crate) const BYTE_ORDER: u32 = 0x0102_0304;
 
@@ -35,6 +36,9 @@ pub(crate) const SERIES_ENTRY_BYTES: usize = 192;
 pub(crate) const REQUESTS_ENTRY_BYTES: usize = 192;
 /// Bytes of one gauge entry: two cache lines.
 pub(crate) const GAUGE_ENTRY_BYTES: usize = 128;
+
+/// Bytes of one exemplar: a cache line.
+pub(crate) const EXEMPLAR_BYTES: usize = 64;
 
 /// Bytes of one block's counters that mean something.
 pub(crate) const BLOCK_BYTES: usize = SLOTS * 4;
@@ -79,6 +83,12 @@ pub(crate) mod at {
     pub(crate) const SHARDS_USED: usize = 528;
     /// Bytes of the live line.
     pub(crate) const LIVE_BYTES: usize = 64;
+    /// How many exemplars were ever written, and how many places were given. On a line of their own.
+    /// Minor version 1 on.
+    pub(crate) const EXEMPLARS_WRITTEN: usize = 576;
+    pub(crate) const EXEMPLARS_PLACED: usize = 584;
+    /// The ring of exemplars. Minor version 1 on.
+    pub(crate) const EXEMPLARS: usize = 640;
     /// The incarnation once more, in the last 16 bytes.
     pub(crate) const INCARNATION_AGAIN: usize = 4_080;
 }
@@ -191,6 +201,9 @@ const _: () = {
     assert!(at::INSTANCE + 1 + NAME_BYTES_MAX <= at::LIVE);
     assert!(at::LIVE.is_multiple_of(64) && at::SHARDS_USED.is_multiple_of(8));
     assert!(at::SHARDS_USED + 8 <= at::LIVE + at::LIVE_BYTES);
+    assert!(at::EXEMPLARS_WRITTEN == at::LIVE + at::LIVE_BYTES);
+    assert!(at::EXEMPLARS == at::EXEMPLARS_WRITTEN + 64);
+    assert!(at::EXEMPLARS + SEGMENT_EXEMPLARS_MAX * EXEMPLAR_BYTES <= at::INCARNATION_AGAIN);
     assert!(at::INCARNATION_AGAIN + 16 == HEADER_BYTES);
     // One bit for each shard in the used mask.
     assert!(SEGMENT_SHARDS_MAX <= 64);

@@ -54,6 +54,8 @@ mod create;
 #[cfg(not(loom))]
 mod entry;
 #[cfg(not(loom))]
+mod exemplar;
+#[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
 mod fork;
@@ -77,7 +79,7 @@ mod series;
 mod threads;
 
 #[cfg(not(loom))]
-pub use lens_model::Flag;
+pub use lens_model::{Flag, Trace};
 
 #[cfg(not(loom))]
 pub use crate::{
@@ -85,6 +87,7 @@ pub use crate::{
     counters::{Gauge, Requests},
     create::CreateError,
     entry::EntryFault,
+    exemplar::ExemplarReading,
     flags::{Canary, Flags},
     header::HeaderFault,
     identity::{Node, Origin, RecorderOptions},

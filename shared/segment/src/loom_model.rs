@@ -6,7 +6,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::protocol::{SlotMap, bump_owned, bump_shared, length_was_read, publish_length};
+use crate::protocol::{Bar, SlotMap, bump_owned, bump_shared, length_was_read, publish_length};
 
 /// A segment of one series: an entry, its published length, two owned shards and the shared one.
 struct Model {
@@ -95,6 +95,24 @@ fn loom_threads_beyond_the_shards_share_one_without_losing_a_count() {
         bump_shared(&model.counters[2]);
         other.join().unwrap();
         assert_eq!(model.counters[2].load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn loom_of_two_latencies_at_once_the_slower_passes_the_bar_and_stays_on_it() {
+    loom::model(|| {
+        let bar = Arc::new(Bar::new());
+        let other = thread::spawn({
+            let bar = Arc::clone(&bar);
+            move || bar.raise(1, 9)
+        });
+        let fast = bar.raise(1, 5);
+        assert!(other.join().unwrap().is_some(), "nothing was slower");
+        assert_eq!(
+            bar.raise(1, 9),
+            None,
+            "it is the bar now, whatever came of the faster: {fast:?}"
+        );
     });
 }
 

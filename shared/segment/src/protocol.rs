@@ -63,6 +63,82 @@ pub(crate) fn words_were_written() {
     fence(Ordering::Release);
 }
 
+/// The next of the exemplars' numbers, or of their places before the ring's end is taken off; from 1,
+/// so that a slot of zeroes is an empty one.
+///
+/// Relaxed: numbers tell exemplars apart and places spread them; what is in a slot is told whole from
+/// torn by its own check value.
+pub(crate) fn claim_next(last: &AtomicU64) -> u64 {
+    last.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+}
+
+/// Writes one word of an exemplar.
+///
+/// Relaxed: a reader, or another writer of the slot, may meet half of it. Then the check value is
+/// not that of the words, and the slot is passed over.
+pub(crate) fn write_exemplar_word(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Relaxed);
+}
+
+/// What a latency of a series has to pass to become its exemplar of the present period, and where
+/// that stands.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    /// The period's low 16 bits, then 48 bits of nanoseconds.
+    slowest: AtomicU64,
+    place: AtomicU32,
+}
+
+/// Where a latency that passed is to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seat {
+    /// In a place of its own: it is the first of its period.
+    Fresh,
+    /// In the place of the one it was slower than.
+    Kept(u32),
+}
+
+impl Bar {
+    const NANOS_MAX: u64 = (1 << 48) - 1;
+
+    pub(crate) fn new() -> Self {
+        Self { slowest: AtomicU64::new(0), place: AtomicU32::new(0) }
+    }
+
+    /// Whether a latency is slower than every other one of its period, and is the bar from now on.
+    ///
+    /// Relaxed: nothing is read through it. Of random latencies, n in a period, some ln n pass.
+    pub(crate) fn raise(&self, period: u64, nanos: u64) -> Option<Seat> {
+        let offered = (period << 48) | nanos.min(Self::NANOS_MAX);
+        let mut held = self.slowest.load(Ordering::Relaxed);
+        loop {
+            let same = held >> 48 == offered >> 48;
+            if same && held >= offered {
+                return None;
+            }
+            match self.slowest.compare_exchange_weak(
+                held,
+                offered,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(0) => return Some(Seat::Fresh),
+                Ok(_) if same => return Some(Seat::Kept(self.place.load(Ordering::Relaxed))),
+                Ok(_) => return Some(Seat::Fresh),
+                Err(seen) => held = seen,
+            }
+        }
+    }
+
+    /// Notes where the exemplar of this period stands.
+    ///
+    /// Relaxed: one that passes meanwhile may take the place of the period before, which costs at
+    /// most another exemplar.
+    pub(crate) fn seat(&self, place: u32) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+}
+
 /// Which thread slots are taken: bit n set means slot n has an owner. At most 64.
 pub(crate) struct SlotMap(AtomicU64);
 
@@ -130,6 +206,20 @@ mod tests {
         assert_eq!(slots.claim(), None);
         slots.release(17);
         assert_eq!(slots.claim(), Some(17));
+    }
+
+    #[test]
+    fn a_bar_lets_the_slower_pass_and_begins_anew_each_period() {
+        let bar = Bar::new();
+        assert_eq!(bar.raise(0, 100), Some(Seat::Fresh), "the first there is");
+        assert_eq!(bar.raise(7, 100), Some(Seat::Fresh));
+        bar.seat(5);
+        assert_eq!((bar.raise(7, 100), bar.raise(7, 99)), (None, None));
+        assert_eq!(bar.raise(7, 101), Some(Seat::Kept(5)));
+        assert_eq!(bar.raise(8, 5), Some(Seat::Fresh), "another period");
+        assert_eq!(bar.raise(8 + (1 << 16), 200), Some(Seat::Kept(5)), "its low bits are held");
+        assert_eq!(bar.raise(9, u64::MAX), Some(Seat::Fresh));
+        assert_eq!(bar.raise(9, u64::MAX - 1), None, "78 hours are the most it tells apart");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::header::STATE_READY;
 use crate::identity::{Node, Origin, RecorderOptions, header};
 use crate::inner::{Inner, RegisterError, Registered, failed, lock, publish};
 use crate::layout::{FLAGS_OFFSET, Geometry, at, flag_at};
-use crate::protocol::publish_length;
+use crate::protocol::{Bar, publish_length};
 use crate::region::{Chunk, Region};
 use crate::series::Series;
 use crate::{fork, threads};
@@ -97,6 +97,7 @@ impl Recorder {
             region: Arc::new(region),
             geometry: header.geometry,
             registered: Mutex::new(Registered::default()),
+            bars: (0..header.geometry.series_max()).map(|_| Bar::new()).collect(),
             refused: AtomicU64::new(0),
             path,
             incarnation: header.incarnation,
@@ -165,7 +166,7 @@ impl Recorder {
             }
         };
         let chunk = Chunk::new(Arc::clone(&inner.region), inner.geometry, place);
-        Ok(Series::new(chunk, key, Arc::clone(inner)))
+        Ok(Series::new(chunk, place, key, Arc::clone(inner)))
     }
 
     /// The request counters of slice `all/all/all` in the node's own arm.

@@ -8,9 +8,10 @@
 use core::marker::PhantomData;
 use std::sync::Arc;
 
-use lens_model::{Nanos, SeriesKey};
+use lens_model::{Nanos, SeriesKey, Trace, UnixNanos};
 
 use crate::clock::{self, Ticks};
+use crate::exemplar;
 use crate::inner::Inner;
 use crate::region::{Block, Chunk};
 use crate::threads;
@@ -31,13 +32,14 @@ pub struct TooMany {
 #[derive(Clone)]
 pub struct Series {
     chunk: Chunk,
+    place: usize,
     key: Arc<SeriesKey>,
     inner: Arc<Inner>,
 }
 
 impl Series {
-    pub(crate) fn new(chunk: Chunk, key: Arc<SeriesKey>, inner: Arc<Inner>) -> Self {
-        Self { chunk, key, inner }
+    pub(crate) fn new(chunk: Chunk, place: usize, key: Arc<SeriesKey>, inner: Arc<Inner>) -> Self {
+        Self { chunk, place, key, inner }
     }
 
     /// What this series counts.
@@ -68,6 +70,25 @@ impl Series {
                 self.chunk.shared().record_shared(nanos);
             }
         }
+    }
+
+    /// Counts one latency, nanoseconds, of a request that can be looked up by its trace.
+    ///
+    /// The slowest ones of each second are kept as exemplars until the agent takes them. Beside
+    /// [`Series::record`] this costs a coarse look at the wall clock and one load; the few that are
+    /// kept some 100 ns. Never blocks.
+    #[inline]
+    pub fn record_traced(&self, nanos: u64, trace: &Trace) {
+        self.record(nanos);
+        self.exemplify(nanos, trace, clock::wall_coarse());
+    }
+
+    /// Offers an exemplar of a latency that was or is counted otherwise, recorded at `at` by the wall
+    /// clock: kept where it is the slowest of its series in that second so far.
+    pub fn exemplify(&self, nanos: u64, trace: &Trace, at: UnixNanos) {
+        // In bounds: a place below the segment's most series, of which there is a bar each.
+        let bar = &self.inner.bars[self.place];
+        exemplar::offer(&self.inner.region, bar, self.place, nanos, at, trace);
     }
 
     /// Counts one latency, nanoseconds, `count` times at once: what another histogram's bucket holds.
@@ -162,6 +183,24 @@ impl<'a> Timer<'a> {
         self.series.record(took.0);
         self.series = next;
         self.start = now;
+        took
+    }
+
+    /// The same as [`Timer::lap`], of a request that can be looked up by its trace.
+    #[inline]
+    pub fn lap_traced(&mut self, next: &'a Series, trace: &Trace) -> Nanos {
+        let ended = self.series;
+        let took = self.lap(next);
+        ended.exemplify(took.0, trace, clock::wall_coarse());
+        took
+    }
+
+    /// The same as [`Timer::stop`], of a request that can be looked up by its trace.
+    #[inline]
+    pub fn stop_traced(self, trace: &Trace) -> Nanos {
+        let ended = self.series;
+        let took = self.stop();
+        ended.exemplify(took.0, trace, clock::wall_coarse());
         took
     }
 

@@ -66,7 +66,7 @@ pub(crate) const fn zigzag(value: i64) -> u64 {
 }
 
 #[allow(clippy::cast_possible_wrap)]
-const fn unzigzag(value: u64) -> i64 {
+pub(crate) const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 

@@ -13,6 +13,7 @@ use crate::control::{Ack, Bye, Ping, Pong};
 use crate::delta::DeltaRef;
 use crate::dict::Dict;
 use crate::error::FrameError;
+use crate::exemplars::Exemplars;
 use crate::flags::{Applied, Flags};
 use crate::handshake::{Hello, Welcome};
 use crate::kind::{FLAG_SKIPPABLE, Kind};
@@ -55,6 +56,8 @@ pub enum FromAgent<'a> {
     Bye(Bye),
     /// What of the control plane's word is in force; minor version 1 on.
     Applied(Applied),
+    /// Slow requests by their traces; minor version 2 on.
+    Exemplars(Exemplars),
     /// Left out; count it.
     Skipped(Skipped),
 }
@@ -95,6 +98,7 @@ impl<'a> FromAgent<'a> {
             (Phase::Open(_), Kind::Ping) => Ping::read(reader).map(Self::Ping),
             (Phase::Open(_), Kind::Bye) => Bye::read(reader).map(Self::Bye),
             (Phase::Open(_), Kind::Applied) => Applied::read(reader).map(Self::Applied),
+            (Phase::Open(_), Kind::Exemplars) => Exemplars::read(reader).map(Self::Exemplars),
             _ => Err(FrameError::OutOfPlace { kind }),
         }
     }

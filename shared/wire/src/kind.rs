@@ -32,11 +32,13 @@ pub enum Kind {
     Flags = 10,
     /// Agent: what of it is in force. Minor version 1 on.
     Applied = 11,
+    /// Agent: slow requests by their traces. Minor version 2 on.
+    Exemplars = 12,
 }
 
 impl Kind {
     /// Every kind, by code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Welcome,
         Self::Refuse,
@@ -48,6 +50,7 @@ impl Kind {
         Self::Bye,
         Self::Flags,
         Self::Applied,
+        Self::Exemplars,
     ];
 
     /// The code on the wire.
@@ -58,7 +61,7 @@ impl Kind {
     /// The kind with this code, if this version defines one.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
-            1..=11 => Some(Self::ALL[code as usize - 1]),
+            1..=12 => Some(Self::ALL[code as usize - 1]),
             _ => None,
         }
     }
@@ -72,7 +75,13 @@ impl Kind {
     pub const fn is_from_agent(self) -> bool {
         matches!(
             self,
-            Self::Hello | Self::Dict | Self::Delta | Self::Ping | Self::Bye | Self::Applied
+            Self::Hello
+                | Self::Dict
+                | Self::Delta
+                | Self::Ping
+                | Self::Bye
+                | Self::Applied
+                | Self::Exemplars
         )
     }
 
@@ -95,6 +104,7 @@ impl Kind {
             Self::Bye => "BYE",
             Self::Flags => "FLAGS",
             Self::Applied => "APPLIED",
+            Self::Exemplars => "EXEMPLARS",
         }
     }
 }
@@ -114,7 +124,7 @@ mod tests {
         for code in 0..=u8::MAX {
             match Kind::from_code(code) {
                 Some(kind) => assert_eq!(kind.code(), code),
-                None => assert!(code == 0 || code > 11),
+                None => assert!(code == 0 || code > 12),
             }
         }
     }

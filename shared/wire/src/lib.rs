@@ -21,6 +21,7 @@ mod delta_encode;
 mod dict;
 mod entry;
 mod error;
+mod exemplars;
 mod flags;
 mod frame;
 mod handshake;
@@ -40,6 +41,7 @@ pub use dict::{
     Dict, Gauge, GaugeId, Instance, InstanceId, Requests, RequestsId, Run, Series, SeriesId,
 };
 pub use error::{DictionaryError, EncodeError, FrameError, TextError};
+pub use exemplars::{Exemplar, Exemplars};
 pub use flags::{Applied, Flags, Trouble};
 pub use frame::{FromAgent, FromAggregator, Phase, Skipped};
 pub use handshake::{Hello, Welcome};
@@ -52,10 +54,13 @@ pub use text::{Label, Labels, Reason, Text};
 pub const ALPN: &[u8] = b"lens-telemetry/1";
 
 /// The highest minor version this code speaks. (WIRE-002)
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 
 /// The minor version from which FLAGS and APPLIED are spoken. (WIRE-140, WIRE-141)
 pub const MINOR_FLAGS: u16 = 1;
+
+/// The minor version from which EXEMPLARS is spoken. (WIRE-150)
+pub const MINOR_EXEMPLARS: u16 = 2;
 
 /// The bucket scheme of every block: HdrHistogram's layout, 2 significant digits, 1 ns to
 /// 2^36−1 ns, one overflow counter. (WIRE-004)

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{LIFE, OPEN, applied, delta, dict, flags, hello};
+use common::{LIFE, OPEN, applied, delta, dict, exemplars, flags, hello};
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
     ALPN, Ack, Bye, FromAgent, FromAggregator, Phase, Ping, Reason, Refuse, RefuseCode, Welcome,
@@ -32,8 +32,8 @@ fn hello_keeps_its_bytes() {
     let bytes = encoded(|out| hello().encode(out));
     check(
         &bytes,
-        "36000000010001000101ffeeddccbbaa998877665544332211002a00000000000000066e6f64652d
-         3705302e312e3001047a6f6e650465752d310000cd626648",
+        "36000000010002000101ffeeddccbbaa998877665544332211002a00000000000000066e6f64652d
+         3705302e312e3001047a6f6e650465752d31000036b95057",
     );
     assert!(matches!(FromAgent::parse(&bytes, Phase::Opening), Ok(FromAgent::Hello(_))));
     assert_eq!(ALPN, b"lens-telemetry/1"); // WIRE-001
@@ -44,7 +44,7 @@ fn welcome_keeps_its_bytes() {
     // WIRE-033
     let welcome = Welcome::new(&hello(), Sequence(41), UnixNanos(1_763_755_200_123_456_789));
     let bytes = encoded(|out| welcome.encode(out));
-    check(&bytes, "1a000000020001002900000000000000154d1b7e021e7a180000100040000000304b3cb0");
+    check(&bytes, "1a000000020002002900000000000000154d1b7e021e7a18000010004000000021c7cfc6");
     assert_eq!(FromAggregator::parse(&bytes, Phase::Opening), Ok(FromAggregator::Welcome(welcome)));
 }
 
@@ -123,4 +123,17 @@ fn flags_and_applied_keep_their_bytes() {
     check(&bytes, "110000000b0007000000000000000200000001000000012fd17080");
     let Ok(FromAgent::Applied(read)) = FromAgent::parse(&bytes, OPEN) else { panic!("refused") };
     assert_eq!(read, applied());
+}
+
+#[test]
+fn exemplars_keep_their_bytes() {
+    // WIRE-151
+    let bytes = encoded(|out| exemplars().encode(LIFE, out));
+    check(
+        &bytes,
+        "480000000c00030201e803000000000000ac02ababababababababababababababababcdcdcdcdcdcd
+         cdcd00e803000000000000ac02ababababababababababababababababcdcdcdcdcdcdcdcd9687b21e",
+    );
+    let Ok(FromAgent::Exemplars(read)) = FromAgent::parse(&bytes, OPEN) else { panic!("refused") };
+    assert_eq!(read, exemplars());
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LIFE, NONE, OPEN, Rng, applied, delta, dict, flags, hello, raw};
+use common::{LIFE, NONE, OPEN, Rng, applied, delta, dict, exemplars, flags, hello, raw};
 use lens_hist::PagedCounts;
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
@@ -34,6 +34,7 @@ fn every_frame() -> Vec<(Kind, Vec<u8>)> {
             Kind::Bye => Bye.encode(LIFE, &mut out),
             Kind::Flags => flags().encode(LIFE, &mut out),
             Kind::Applied => applied().encode(LIFE, &mut out),
+            Kind::Exemplars => exemplars().encode(LIFE, &mut out),
         }
         frames.push((kind, out));
     }
@@ -251,4 +252,29 @@ fn a_document_is_taken_up_to_its_bound_and_refused_before_it_is_read_beyond() {
             assert_eq!(read.unwrap_err(), error);
         }
     }
+}
+
+#[test]
+fn exemplars_without_a_trace_or_too_many_of_them_are_refused() {
+    // WIRE-152, WIRE-153
+    let field = |body: &[u8]| {
+        let frame = raw(Kind::Exemplars.code(), 0, body, LIFE);
+        FromAgent::parse(&frame, OPEN).unwrap_err()
+    };
+    let mut body = vec![0, 1, 0];
+    body.extend([0; 8]);
+    body.push(5);
+    body.extend([0; 24]);
+    let kind = Kind::Exemplars;
+    assert_eq!(field(&body), FrameError::Field { kind, field: "trace" });
+    let max = lens_model::limits::AGENT_EXEMPLARS_MAX;
+    let many = [&[0][..], &[(max + 1) as u8 | 0x80, ((max + 1) >> 7) as u8]].concat();
+    let declared = max as u64 + 1;
+    assert_eq!(field(&many), FrameError::TooMany { kind, what: "exemplars", declared, max });
+    let mut entry = exemplars();
+    entry.entries = vec![entry.entries[0]; max + 1];
+    let mut out = Vec::new();
+    entry.encode(LIFE, &mut out);
+    let Ok(FromAgent::Exemplars(read)) = FromAgent::parse(&out, OPEN) else { panic!("refused") };
+    assert_eq!(read.entries.len(), max, "no more is written than may be");
 }

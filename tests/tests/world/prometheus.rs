@@ -92,6 +92,17 @@ impl Prometheus {
         Ok(found.iter().map(value).collect())
     }
 
+    /// The exemplars of series that a selector matches, of the last hour.
+    pub fn exemplars(&self, selector: &str) -> Result<Vec<Value>, String> {
+        let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let (query, end) = (encoded(selector), end.as_secs() + 60);
+        let path = format!("/api/v1/query_exemplars?query={query}&start={}&end={end}", end - 3_600);
+        let answer = http::json(&self.address, &path)?;
+        let found = answer["data"].as_array().ok_or_else(|| answer.to_string())?;
+        let of_series = |one: &Value| one["exemplars"].as_array().cloned().unwrap_or_default();
+        Ok(found.iter().flat_map(of_series).collect())
+    }
+
     /// The one value of a query.
     pub fn value(&self, query: &str) -> Result<f64, String> {
         match &self.query(query)?[..] {

@@ -12,6 +12,7 @@
         ...
 
     lexical.record(1_250_000)          # nanoseconds
+    lexical.record_traced(1_250_000, context.trace_id, context.span_id)
     node.requests("backend/rust/large").ok()
     node.gauge("span_coverage_percent").set(98.7)
     node.flags.enabled("stageB.lruCaching")
@@ -191,11 +192,12 @@ class Recorder:
 class Series:
     """One histogram. From any thread."""
 
-    __slots__ = ("_recorder", "_place", "_bases", "_words")
+    __slots__ = ("_recorder", "_place", "_bases", "_words", "_bar")
 
     def __init__(self, recorder, place):
         self._recorder, self._place = recorder, place
         geometry = recorder._segment.geometry
+        self._bar = (0, 0, 0)
         self._bases = [geometry.block(place, n) // 4 for n in range(geometry.shards)]
         self._moved()
 
@@ -227,6 +229,31 @@ class Series:
             else:
                 words[at] = (words[at] + 1) & 0xFFFFFFFF
         except Exception:  # What is measured must not fail for being measured.
+            pass
+
+    def record_traced(self, nanos, trace_id, span_id=0):
+        """Counts one latency of a request that can be looked up by its trace.
+
+        The ids are integers, as OpenTelemetry's span contexts have them. The slowest of each second
+        are kept for the agent. Raises nothing; what is no trace is counted and not kept.
+        """
+        self.record(nanos)
+        try:
+            at = time.time_ns()
+            second, slowest, _ = self._bar
+            now = at // 1_000_000_000
+            if (now == second and nanos <= slowest) or trace_id == 0:
+                return
+            recorder = self._recorder
+            with recorder._shared:
+                second, slowest, place = self._bar
+                segment = recorder._segment
+                if segment and (now != second or nanos > slowest):
+                    if now != second:
+                        place = segment.place()
+                    segment.exemplify(place, self._place, int(nanos), at, trace_id, span_id)
+                    self._bar = (now, nanos, place)
+        except Exception:  # As in `record`.
             pass
 
     def start(self):

@@ -19,6 +19,8 @@ NANOS_MAX = (1 << 36) - 1
 OVERFLOW = 3840
 
 STATE, SERIES_LEN, REQUESTS_LEN, GAUGES_LEN, SHARDS_USED = 512, 516, 520, 524, 528
+EXEMPLARS_WRITTEN, EXEMPLARS_PLACED, EXEMPLARS = 576, 584, 640
+EXEMPLARS_MAX, EXEMPLAR = 48, 64
 READY, CLOSED = 1, 2
 KILL_BIT = 1 << 63
 
@@ -172,6 +174,15 @@ def gauge_entry(name):
     return _sealed(entry, 8)
 
 
+def exemplar(number, series, nanos, at, trace_id, span_id):
+    """One slow record, as words: ids are integers, as OpenTelemetry's span contexts have them."""
+    entry = bytearray(EXEMPLAR)
+    struct.pack_into("=QQQQ", entry, 0, number, series, nanos, at)
+    entry[32:48] = trace_id.to_bytes(16, "big")
+    entry[48:56] = span_id.to_bytes(8, "big")
+    return struct.unpack("=8Q", _sealed(entry, 0))
+
+
 def check_labels(service, version, instance):
     for what, value in (("service", service), ("version", version)):
         if not _LABEL.match(value):
@@ -184,7 +195,7 @@ def check_labels(service, version, instance):
 
 def header(geometry, arm, incarnation, now_nanos, service, version, instance):
     page = bytearray(PAGE)
-    struct.pack_into("=8sHHI", page, 0, b"LENSSEG1", 1, 0, PAGE)
+    struct.pack_into("=8sHHI", page, 0, b"LENSSEG1", 1, 1, PAGE)
     struct.pack_into(
         "=QIIIIIIII",
         page,

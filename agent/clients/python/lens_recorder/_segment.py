@@ -88,6 +88,23 @@ class Segment:
     def use_shard(self, shard):
         self.longs[layout.SHARDS_USED // 8] |= 1 << shard
 
+    def _next(self, word):
+        self.longs[word // 8] += 1
+        return self.longs[word // 8]
+
+    def place(self):
+        """The next place in the ring of exemplars; the caller holds the recorder's lock."""
+        return self._next(layout.EXEMPLARS_PLACED) % layout.EXEMPLARS_MAX
+
+    def exemplify(self, place, series, nanos, at, trace_id, span_id):
+        """Writes a slow record into a place; the caller holds the recorder's lock."""
+        number = self._next(layout.EXEMPLARS_WRITTEN)
+        slot = (layout.EXEMPLARS + place * layout.EXEMPLAR) // 8
+        for at_word, word in enumerate(
+            layout.exemplar(number, series, nanos, at, trace_id, span_id)
+        ):
+            self.longs[slot + at_word] = word
+
     def close(self):
         """Says that nobody records here any more, and lets go."""
         self.words[layout.STATE // 4] = layout.CLOSED

@@ -15,6 +15,9 @@ use crate::snapshot::{Row, Snapshot, Value};
 use crate::state::State;
 use crate::window::Selection;
 
+/// Exemplars of one point: those that came since the last one, so that each is sent once.
+const EXEMPLARS_MAX: usize = 10;
+
 /// One request, and what settles it.
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -37,6 +40,7 @@ pub(super) fn gather(
     let snapshot = Snapshot::take(state, now);
     let mut chunks = VecDeque::new();
     let (mut draft, mut marks) = (Draft::default(), Vec::new());
+    let collected = ledger.collect(now);
     let mut counts = Counts::new();
     for row in &snapshot.rows {
         let mut own = Draft::default();
@@ -47,7 +51,8 @@ pub(super) fn gather(
         let mut mark = None;
         if let Some((start, opened)) = ledger.open(&key, &mut counts, now) {
             let interval = Interval { start, end: ledger.end(&key, now) };
-            own.histogram(&attributes, interval, &counts, buckets, &[]);
+            let slow = state.exemplars.read().newest(&key, collected, EXEMPLARS_MAX);
+            own.histogram(&attributes, interval, &counts, buckets, &slow);
             mark = opened;
         }
         gauges(&mut own, &attributes, row, now);

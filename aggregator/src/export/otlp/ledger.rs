@@ -54,6 +54,8 @@ pub struct Ledger {
     /// When a series that is not held yet began.
     since: UnixNanos,
     held: HashMap<SeriesKey, Held>,
+    /// When everything was last gathered.
+    collected: UnixNanos,
 }
 
 /// What settles one point.
@@ -68,7 +70,7 @@ impl Ledger {
     /// An empty ledger: series it does not know began at `since`, or at an instant nobody knows
     /// when that is 0.
     pub fn new(temporality: Temporality, since: UnixNanos) -> Self {
-        Self { temporality, since, held: HashMap::new() }
+        Self { temporality, since, held: HashMap::new(), collected: UnixNanos(0) }
     }
 
     /// With delta: takes a series' counts as settled at `now`, as they are at the beginning.
@@ -77,6 +79,11 @@ impl Ledger {
             let (total, settled) = (counts.total(), counts.to_sparse());
             self.held.insert(key, Held { start: now, read: now, total, settled });
         }
+    }
+
+    /// Notes that everything is gathered at `now`; when that was done before.
+    pub fn collect(&mut self, now: UnixNanos) -> UnixNanos {
+        std::mem::replace(&mut self.collected, now)
     }
 
     /// Makes of a series' counts at `now` those of its next point. Gives the point's start, and what

@@ -21,20 +21,10 @@ use prost::Message;
 
 use super::buckets::Buckets;
 use super::ledger::Temporality;
+use crate::exemplars::Held;
 
 /// Points of one request, bytes.
 pub const REQUEST_BYTES_MAX: usize = 3 << 20;
-
-/// One slow query, by its trace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exemplar {
-    /// When it ended.
-    pub at: UnixNanos,
-    /// How long it took, nanoseconds.
-    pub nanos: u64,
-    /// Its trace, as W3C trace context has it.
-    pub trace_id: [u8; 16],
-}
 
 /// When a point begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +114,7 @@ impl Draft {
         interval: Interval,
         counts: &Counts,
         buckets: &Buckets,
-        exemplars: &[Exemplar],
+        exemplars: &[Held],
     ) {
         let spread = buckets.spread(counts);
         let point = ExponentialHistogramDataPoint {
@@ -270,12 +260,17 @@ fn number(
     }
 }
 
-fn example(exemplar: &Exemplar) -> Example {
+fn example(held: &Held) -> Example {
+    let Held { exemplar, agent, instance, .. } = held;
     Example {
+        filtered_attributes: vec![
+            text("lens.agent", agent.as_str()),
+            text("service.instance.id", instance.as_str()),
+        ],
         time_unix_nano: exemplar.at.0,
-        trace_id: exemplar.trace_id.to_vec(),
-        value: Some(exemplar::Value::AsDouble(seconds(u128::from(exemplar.nanos)))),
-        ..Example::default()
+        trace_id: exemplar.trace.id().to_vec(),
+        span_id: exemplar.trace.span_hex().map_or(vec![], |_| exemplar.trace.span().to_vec()),
+        value: Some(exemplar::Value::AsDouble(exemplar.seconds())),
     }
 }
 

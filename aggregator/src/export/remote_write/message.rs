@@ -10,6 +10,7 @@ use lens_model::UnixNanos;
 use prost::Message;
 
 use super::Config;
+use crate::exemplars::Exemplar;
 use crate::export::family::{Families, Family, Kind, Metric, Value, canonical};
 use crate::export::native::{self, CLASSIC, SCHEMA, ZERO_THRESHOLD};
 
@@ -260,9 +261,9 @@ impl Writer<'_> {
     }
 }
 
-fn exemplar(exemplar: &native::Exemplar) -> prompb::Exemplar {
+fn exemplar(exemplar: &Exemplar) -> prompb::Exemplar {
     prompb::Exemplar {
-        labels: vec![Label { name: "trace_id".into(), value: exemplar.trace() }],
+        labels: vec![Label { name: "trace_id".into(), value: exemplar.trace.id_hex() }],
         value: exemplar.seconds(),
         timestamp: i64::try_from(exemplar.at.0 / 1_000_000).unwrap_or(i64::MAX),
     }

@@ -12,7 +12,7 @@ use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 use std::slice;
 
-use lens_model::{Arm, Slice, Stage};
+use lens_model::{Arm, Slice, Stage, Trace};
 use lens_segment::{Flag, Gauge, Node, Recorder, RecorderOptions, Requests, Series};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -217,6 +217,33 @@ pub unsafe extern "C" fn lens_record(series: *const LensSeries, nanos: u64) {
     // SAFETY: null or live, says the caller.
     if let Some(series) = unsafe { series.as_ref() } {
         series.0.record(nanos);
+    }
+}
+
+/// Counts one latency, nanoseconds, of a request that can be looked up by its trace. The slowest of
+/// each second are kept for the agent.
+///
+/// `trace_id` is 16 bytes, `span_id` 8, as W3C trace context has them; `span_id` may be NULL. Without
+/// a trace, NULL or all zeroes, it does what `lens_record` does.
+///
+/// # Safety
+/// `series` is NULL or a live series; `trace_id` is NULL or 16 readable bytes, `span_id` NULL or 8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lens_record_traced(
+    series: *const LensSeries,
+    nanos: u64,
+    trace_id: *const u8,
+    span_id: *const u8,
+) {
+    // SAFETY: null or live, says the caller.
+    let Some(series) = (unsafe { series.as_ref() }) else { return };
+    // SAFETY: null or 16 readable bytes, says the caller; bytes need no alignment.
+    let id = unsafe { trace_id.cast::<[u8; 16]>().as_ref() };
+    // SAFETY: null or 8 readable bytes, says the caller; bytes need no alignment.
+    let span = unsafe { span_id.cast::<[u8; 8]>().as_ref() };
+    match id.and_then(|id| Trace::new(*id, span.copied().unwrap_or_default())) {
+        Some(trace) => series.0.record_traced(nanos, &trace),
+        None => series.0.record(nanos),
     }
 }
 

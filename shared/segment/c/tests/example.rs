@@ -37,6 +37,9 @@ fn read(segments: &Path) -> (Vec<(Stage, u64)>, (u64, u64), f64) {
     reader.harvest(Nanos::from_secs(3_600), &mut harvest).unwrap();
     assert!(harvest.closed, "every handle was freed");
     let series = harvest.series.iter().map(|series| (series.key.stage, series.counts.total()));
+    let slow = harvest.exemplars.iter().find(|slow| slow.key.stage == Stage::C).unwrap();
+    assert_eq!((slow.nanos, slow.trace.id()), (250_000, *b"example-trace-1\0"));
+    assert!(harvest.exemplars.iter().all(|slow| slow.key.stage == Stage::C), "the rest has none");
     let requests = &harvest.requests[0];
     (series.collect(), (requests.ok, requests.error), harvest.gauges[0].value)
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use lens_hist::Sparse;
 use lens_model::{Arm, SeriesKey, Slice};
 
+use crate::exemplar::ExemplarReading;
+
 /// What a harvest found. Reused: a new harvest clears it and keeps its memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Harvest {
@@ -14,6 +16,9 @@ pub struct Harvest {
     pub requests: Vec<RequestsDelta>,
     /// Gauges that have been set, in order of registration, changed or not.
     pub gauges: Vec<GaugeReading>,
+    /// Slow records with their traces that no earlier harvest of this reader found. They are examples:
+    /// a harvest that is not committed does not bring them again.
+    pub exemplars: Vec<ExemplarReading>,
     /// Latencies in `series`, in all.
     pub records: u64,
     /// The segment was closed: once its owner is gone too, this harvest was the last.
@@ -74,6 +79,7 @@ impl Harvest {
         }
         self.requests.clear();
         self.gauges.clear();
+        self.exemplars.clear();
         self.records = 0;
         self.closed = false;
         self.wrap_possible = false;

@@ -15,6 +15,7 @@ use crate::entry::{
     EntryFault, GAUGE_VALUE, REQUESTS_ERROR, REQUESTS_OK, decode_gauge, decode_requests,
     decode_series,
 };
+use crate::exemplar::{self, ExemplarReading, Found, RING_BYTES};
 use crate::header::{Live, STATE_BUILDING, STATE_CLOSED};
 use crate::layout::{GAUGE_ENTRY_BYTES, Geometry, REQUESTS_ENTRY_BYTES, SERIES_ENTRY_BYTES, at};
 use crate::protocol::length_was_read;
@@ -84,7 +85,8 @@ impl SegmentReader {
         for delta in &out.requests {
             plausible(delta.ok.saturating_add(delta.error), window)?;
         }
-        self.read_gauges(out)
+        self.read_gauges(out)?;
+        self.read_exemplars(out)
     }
 
     /// The line that changes, compared with what it was.
@@ -264,6 +266,24 @@ impl SegmentReader {
             // Not yet set, or set just now: the next harvest has it.
             if one == two && value.is_finite() {
                 out.gauges.push(GaugeReading { name: name.clone(), value });
+            }
+        }
+        Ok(())
+    }
+
+    /// Exemplars that are whole, new and of a series that is known.
+    fn read_exemplars(&mut self, out: &mut Harvest) -> Result<(), Fault> {
+        let mut ring = [0; RING_BYTES];
+        read_exact(&self.file, &mut ring, at::EXEMPLARS)?;
+        for (place, found) in exemplar::read(&ring) {
+            let key = usize::try_from(found.series).ok().and_then(|at| self.catalogue.get(at));
+            // One that was registered since the look at the lengths: the next harvest has it.
+            let Some(key) = key else { continue };
+            let taken = &mut self.exemplars_taken[place];
+            if found.number > *taken {
+                *taken = found.number;
+                let Found { nanos, at, trace, .. } = found;
+                out.exemplars.push(ExemplarReading { key: Arc::clone(key), nanos, at, trace });
             }
         }
         Ok(())

@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lens_model::limits::SEGMENT_EXEMPLARS_MAX;
 use lens_model::{Arm, InstanceName, SeriesKey, Slice, UnixNanos};
 use rustix::fs::{AtFlags, CWD, FlockOperation, flock, fstat, statat, unlink};
 use rustix::io::Errno;
@@ -99,6 +100,8 @@ pub struct SegmentReader {
     /// Ok and error counts, committed and pending.
     requests_committed: Vec<[u64; 2]>,
     requests_pending: Vec<[u64; 2]>,
+    /// The number of the exemplar last taken from each slot.
+    exemplars_taken: [u64; SEGMENT_EXEMPLARS_MAX],
     quarantined: Option<Quarantine>,
     /// Buffers for the next blocks that change.
     pool: Vec<Box<Counters>>,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use lens_model::limits::{SEGMENT_SERIES_MAX, SEGMENT_SHARDS_MAX};
+use lens_model::limits::{SEGMENT_EXEMPLARS_MAX, SEGMENT_SERIES_MAX, SEGMENT_SHARDS_MAX};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open as open_file};
 use rustix::io::{Errno, pread};
 use rustix::process::geteuid;
@@ -97,6 +97,7 @@ pub(super) fn open(path: &Path, policy: &ReadPolicy) -> Result<SegmentReader, Op
         pending: Vec::new(),
         requests_committed: Vec::new(),
         requests_pending: Vec::new(),
+        exemplars_taken: [0; SEGMENT_EXEMPLARS_MAX],
         quarantined: None,
         pool: Vec::new(),
         second: Counters::boxed(),

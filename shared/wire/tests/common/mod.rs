@@ -3,11 +3,12 @@
 
 use lens_hist::Sparse;
 use lens_model::{AgentName, Arm, Incarnation, InstanceName, Nanos, SeriesKey, Slice, Stage};
-use lens_model::{Sequence, UnixNanos};
+use lens_model::{Sequence, Trace, UnixNanos};
 use lens_wire::{
     Applied, ClockOffset, DeltaEncoder, DeltaHead, Dict, Flags, Gauge, GaugeId, Hello, Instance,
     InstanceId, Label, Phase, Requests, RequestsId, Run, Series, SeriesId, Trouble,
 };
+use lens_wire::{Exemplar, Exemplars};
 
 pub const LIFE: Incarnation = Incarnation(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
 pub const OPEN: Phase = Phase::Open(LIFE);
@@ -124,6 +125,12 @@ pub fn flags() -> Flags {
 
 pub fn applied() -> Applied {
     Applied { generation: 7, pages: 2, failed: 1, trouble: Trouble::Key }
+}
+
+pub fn exemplars() -> Exemplars {
+    let trace = Trace::new([0xab; 16], [0xcd; 8]).unwrap();
+    let entry = Exemplar { series: SeriesId(1), at: UnixNanos(1_000), nanos: 300, trace };
+    Exemplars { offset_nanos: -2, entries: vec![entry, Exemplar { series: SeriesId(0), ..entry }] }
 }
 
 /// A frame with any type, flags and body, and the checksum of `life`; 0 is that of a handshake.
