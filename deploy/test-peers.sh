@@ -40,7 +40,7 @@ wanted=(datadog==0.56.0 googleapis-common-protos==1.76.0 grafana-foundation-sdk=
     grpcio==1.85.3 hdrhistogram==0.10.8 jsonschema==4.26.0 kubernetes-validate==1.37.0
     opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
     opentelemetry-proto==1.45.2 opentelemetry-sdk==1.45.2 pagerduty==7.2.0
-    prometheus_client==0.26.0 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0)
+    prometheus_client==0.26.0 pyarrow==26.0.1 PyYAML==6.0.4 slack_sdk==3.48.0 standardwebhooks==1.1.0)
 # Envoy's messages carry other ones of OpenTelemetry with them: they have a place of their own.
 envoy=xds-protos==1.85.0
 if [ ! -x "$dir/python/bin/python" ] \

@@ -142,6 +142,14 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         },
         "clock_offset_ms": clock.is_measured().then_some(clock.offset_nanos as f64 / 1e6),
         "clock_error_ms": clock.is_measured().then_some(clock.error_nanos as f64 / 1e6),
+        "hindsight": status.hindsight.get().map(|held| {
+            let level = held.level();
+            json!({
+                "since": level.since.map(rfc3339),
+                "bytes": level.bytes,
+                "steps_left_out_total": level.left_out,
+            })
+        }),
         "dropped": *status.dropped.lock(),
         "ingest": status.ingested.get().map(|ingested| ingested.json()),
         "proxy": status.proxy.get().map(|counters| counters.show()),
@@ -279,6 +287,18 @@ fn exposition(admin: &Admin) -> String {
         ),
     ] {
         put("gauge", name, help, value);
+    }
+    if let Some(held) = status.hindsight.get() {
+        let level = held.level();
+        let span = level.since.map_or(0.0, |since| unix_now().since(since).as_secs_f64());
+        for (name, help, value) in [
+            ("hindsight_seconds", "How far back fine steps are held.", span),
+            ("hindsight_bytes", "Bytes they take up.", level.bytes as f64),
+        ] {
+            put("gauge", name, help, value);
+        }
+        let help = "Fine steps that gave way before their time.";
+        put("counter", "hindsight_left_out_total", help, level.left_out as f64);
     }
     if clock.is_measured() {
         let help = "Aggregator's clock minus ours.";

@@ -22,7 +22,8 @@ use crate::config::Config;
 use crate::exemplars::Waiting;
 use crate::flags::Flags;
 use crate::harvest::Harvester;
-use crate::link;
+use crate::hindsight::{self, Hindsight};
+use crate::link::{self, Beside};
 use crate::spool::{DurableSpool, Outbox, SharedSpool, SpoolError};
 use crate::status::Status;
 
@@ -143,6 +144,18 @@ impl Agent {
         )
         .telling(self.flags.pages())
         .exemplifying(Arc::clone(&slow));
+        let hindsight = self.config.hindsight.map(|bounds| Arc::new(Hindsight::new(bounds)));
+        let mut looking = JoinSet::new();
+        if let Some(held) = &hindsight {
+            self.status.hindsight.get_or_init(|| Arc::clone(held));
+            looking.spawn(hindsight::run(
+                self.env.clone(),
+                Arc::clone(held),
+                self.config.segments_dir.clone(),
+                self.config.zone.clone(),
+                self.config.scan_interval,
+            ));
+        }
         let mut telling = JoinSet::new();
         telling.spawn(Arc::clone(&self.flags).run());
         let mut link = JoinSet::new();
@@ -151,8 +164,7 @@ impl Agent {
             Arc::clone(&self.config),
             shared,
             Arc::clone(&self.status),
-            Arc::clone(&self.flags),
-            slow,
+            Beside { flags: Arc::clone(&self.flags), slow, hindsight },
             drained,
         ));
         self.harvest_until(harvester, shutdown).await;

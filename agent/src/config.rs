@@ -13,6 +13,7 @@ use lens_service::config::{Key, Kind, Problem, Problems, Settings};
 use lens_service::tls::{self, IdentityFiles};
 
 use crate::flags::control_key;
+use crate::hindsight::Bounds;
 use crate::ingest::settings::{self, IngestConfig};
 use crate::proxy::ProxyConfig;
 
@@ -41,6 +42,24 @@ const OWN: &[Key] = &[
         kind: Kind::Integer { min: 100, max: 60_000 },
         default: Some("1000"),
         doc: "time between harvests, milliseconds; five fall into one 5 s slot",
+    },
+    Key {
+        path: "hindsight.span_s",
+        kind: Kind::Integer { min: 0, max: 3_600 },
+        default: Some("600"),
+        doc: "how much of the past is kept in fine steps for captures, seconds; 0 keeps none",
+    },
+    Key {
+        path: "hindsight.interval_ms",
+        kind: Kind::Integer { min: 20, max: 10_000 },
+        default: Some("100"),
+        doc: "how fine those steps are, milliseconds",
+    },
+    Key {
+        path: "hindsight.max_bytes",
+        kind: Kind::Integer { min: 1_048_576, max: 4_294_967_296 },
+        default: Some("67108864"),
+        doc: "memory those steps take up at most; past it the oldest go before their time",
     },
     Key {
         path: "aggregator.endpoints",
@@ -222,6 +241,8 @@ pub struct Config {
     pub scan_interval: Duration,
     /// Time between harvests.
     pub harvest_interval: Nanos,
+    /// How the last minutes are kept, where they are.
+    pub hindsight: Option<Bounds>,
     /// Aggregators as `host:port`.
     pub endpoints: Vec<String>,
     /// The name their certificates must carry, when not the endpoint's host.
@@ -333,6 +354,7 @@ impl Config {
             segments_dir: settings.path("segments.dir").unwrap_or_else(Recorder::default_dir),
             scan_interval: Duration::from_millis(settings.integer("segments.scan_interval_ms")),
             harvest_interval: Nanos::from_millis(settings.integer("harvest.interval_ms")),
+            hindsight: hindsight(settings),
             endpoints,
             server_name: settings.text("aggregator.server_name").map(str::to_owned),
             identity_files,
@@ -348,6 +370,13 @@ impl Config {
                 .unwrap_or_else(|| ([127, 0, 0, 1], 9470).into()),
         })
     }
+}
+
+fn hindsight(settings: &Settings) -> Option<Bounds> {
+    let span = Nanos::from_secs(settings.integer("hindsight.span_s"));
+    let interval = Duration::from_millis(settings.integer("hindsight.interval_ms"));
+    let bytes_max = usize::try_from(settings.integer("hindsight.max_bytes")).unwrap_or(usize::MAX);
+    (span > Nanos(0)).then_some(Bounds { interval, span, bytes_max })
 }
 
 /// Where a service manager says that state belongs, or where it belongs without one.

@@ -13,6 +13,7 @@ pub mod exemplars;
 pub mod flags;
 pub mod gather;
 pub mod harvest;
+pub mod hindsight;
 pub mod ingest;
 pub mod link;
 pub mod program;

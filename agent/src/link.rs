@@ -3,6 +3,7 @@
 //! The only file of the agent that holds a socket. What is said over it is [`crate::ship`]'s
 //! business; this connects, moves bytes both ways and measures time.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use lens_model::{Incarnation, Sequence, UnixNanos};
 use lens_service::env::{Abandoned, Env};
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, Stamp};
-use lens_wire::{Bye, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
+use lens_wire::{Bye, Capture, FrameBuffer, FromAggregator, Hello, Label, Labels, Phase, Welcome};
 use quinn::{
     ConnectionError, Endpoint, IdleTimeout, ReadError, RecvStream, SendStream, TransportConfig,
     VarInt,
@@ -23,6 +24,7 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 use crate::config::Config;
 use crate::exemplars::Waiting;
 use crate::flags::Flags;
+use crate::hindsight::{Giving, Hindsight};
 use crate::ship::{Clock, Received, Session, ShipError};
 use crate::spool::{SharedSpool, SpoolError};
 use crate::status::{Counters, Status};
@@ -56,6 +58,9 @@ const REPLACED: VarInt = VarInt::from_u32(7);
 
 /// Bytes a peer may have on the way to us: acknowledgements only, a frame is 26 bytes.
 const RECEIVE_WINDOW_BYTES: u32 = 64 << 10;
+
+/// Captures answered at once; one more is not.
+const CAPTURES_MAX: usize = 4;
 
 /// Why a connection could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +138,17 @@ pub enum LinkError {
     Ship(#[from] ShipError),
 }
 
+/// What goes over a connection beside deltas.
+#[derive(Debug)]
+pub struct Beside {
+    /// The control plane's word.
+    pub flags: Arc<Flags>,
+    /// Slow requests that wait to be sent.
+    pub slow: Arc<Waiting>,
+    /// The last minutes, where they are kept.
+    pub hindsight: Option<Arc<Hindsight>>,
+}
+
 /// Keeps a session going until shutdown, then drains it.
 ///
 /// Returns whether everything spooled was acknowledged.
@@ -141,21 +157,14 @@ pub async fn run(
     config: Arc<Config>,
     shared: SharedSpool,
     status: Arc<Status>,
-    flags: Arc<Flags>,
-    slow: Arc<Waiting>,
+    beside: Beside,
     drained: Shutdown,
 ) -> bool {
     let mut backoff = BACKOFF_MIN;
     let (mut turn, mut last_attempts) = (0, 0);
     let mut clock = Clock::default();
-    let around = Around {
-        env: &env,
-        config: &config,
-        shared: &shared,
-        status: &status,
-        flags: &flags,
-        slow: &slow,
-    };
+    let around =
+        Around { env: &env, config: &config, shared: &shared, status: &status, beside: &beside };
     loop {
         let endpoint = config.endpoints[turn % config.endpoints.len()].clone();
         turn += 1;
@@ -233,8 +242,7 @@ struct Around<'a> {
     config: &'a Arc<Config>,
     shared: &'a SharedSpool,
     status: &'a Status,
-    flags: &'a Arc<Flags>,
-    slow: &'a Waiting,
+    beside: &'a Beside,
 }
 
 struct Link {
@@ -437,7 +445,8 @@ impl Link {
         clock: &mut Clock,
         drained: &Shutdown,
     ) -> Result<(), LinkError> {
-        let Around { env, config, shared, status, flags, slow } = *around;
+        let Around { env, config, shared, status, beside } = *around;
+        let Beside { flags, slow, hindsight } = beside;
         let mut session = Session::new(self.incarnation, &self.welcome);
         shared.outbox.acknowledge(self.welcome.acked);
         let mut pings = interval(PING_INTERVAL);
@@ -450,12 +459,13 @@ impl Link {
         if !clock.offset().is_measured() {
             flags.clock_is_ahead(ahead(self.welcome.server_time, env.now()));
         }
-        let mut out = Vec::new();
+        let (mut out, mut givings) = (Vec::new(), VecDeque::new());
         loop {
             let may_ship = clock.offset().is_measured() || opened.elapsed() > FIRST_CLOCK_MAX;
             if may_ship {
                 self.pump(env, &mut session, shared, status, clock, &mut out).await?;
                 self.exemplify(&mut session, slow, status, clock, &mut out).await?;
+                self.give(&mut session, &mut givings, status, clock, &mut out).await?;
             }
             let level = shared.outbox.level();
             if drained.is_draining() && level.frames == 0 {
@@ -507,11 +517,20 @@ impl Link {
                                 let flags = Arc::clone(flags);
                                 env.blocking(move || flags.take(&signed)).await?;
                             }
+                            Received::Capture(asked) => {
+                                let offset = clock.offset().offset_nanos;
+                                let giving = give(env, hindsight.as_ref(), asked, offset).await?;
+                                if givings.len() < CAPTURES_MAX {
+                                    givings.push_back(giving);
+                                }
+                            }
                             Received::Nothing => {}
                         }
                     }
                 }
                 () = shared.changed.notified() => {}
+                // More is to be given, after the deltas that are due.
+                () = std::future::ready(()), if may_ship && !givings.is_empty() => {}
                 () = sleep(FIRST_CLOCK_MAX), if !may_ship => {}
             }
         }
@@ -599,6 +618,23 @@ impl Link {
         Ok(())
     }
 
+    /// Sends one more frame of what captures asked for.
+    async fn give(
+        &mut self,
+        session: &mut Session,
+        givings: &mut VecDeque<Giving>,
+        status: &Status,
+        clock: &Clock,
+        out: &mut Vec<u8>,
+    ) -> Result<(), LinkError> {
+        let Some(giving) = givings.front_mut() else { return Ok(()) };
+        out.clear();
+        if session.captured(giving, clock.offset(), out)? {
+            givings.pop_front();
+        }
+        self.write(out, status).await
+    }
+
     async fn write(&mut self, bytes: &[u8], status: &Status) -> Result<(), LinkError> {
         self.send.write_all(bytes).await.map_err(|error| LinkError::Lost(told(&error)))?;
         Counters::add(&status.counters.bytes_sent_total, bytes.len() as u64);
@@ -617,6 +653,21 @@ impl Link {
         drop(timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await);
         Ok(())
     }
+}
+
+/// What is held of what a capture asks for: nothing where nothing is kept.
+async fn give(
+    env: &Env,
+    hindsight: Option<&Arc<Hindsight>>,
+    asked: Capture,
+    ahead: i64,
+) -> Result<Giving, LinkError> {
+    let Some(held) = hindsight.map(Arc::clone) else {
+        let (id, held_from) = (asked.id, asked.to.shifted(ahead.saturating_neg()));
+        return Ok(Giving { id, held_from, left_out: 0, left: VecDeque::new() });
+    };
+    // Walks the whole ring: off the threads that serve the network.
+    Ok(env.blocking(move || held.give(&asked, ahead)).await?)
 }
 
 /// How far one clock is ahead of another, nanoseconds.

@@ -10,20 +10,28 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use lens_flags::SignedDocument;
-use lens_model::limits::CONNECTION_SERIES_MAX;
+use lens_model::limits::{CONNECTION_SERIES_MAX, FRAME_SERIES_MAX};
 use lens_model::{Incarnation, Sequence, SeriesKey, UnixNanos};
 use lens_wire::{
-    Ack, AgentDictionary, Applied, ClockOffset, DeltaEncoder, DeltaHead, DictionaryError,
-    EncodeError, Exemplar, Exemplars, Flags, FrameError, FromAggregator, Instance, InstanceId,
-    MINOR_EXEMPLARS, MINOR_FLAGS, Phase, Ping, Pong, Refuse, SeriesId, Welcome,
+    Ack, AgentDictionary, Applied, Capture, Captured, CapturedSlot, ClockOffset, DeltaEncoder,
+    DeltaHead, DictionaryError, EncodeError, Exemplar, Exemplars, Flags, FrameError,
+    FromAggregator, Instance, InstanceId, MINOR_CAPTURE, MINOR_EXEMPLARS, MINOR_FLAGS, Phase, Ping,
+    Pong, Refuse, SeriesId, Welcome,
 };
 use thiserror::Error;
 
 use crate::exemplars::SlowRequest;
+use crate::hindsight::Giving;
 use crate::spool::{Outbox, Record};
 
 /// Clock measurements kept; the one with the least error counts.
 const CLOCK_SAMPLES: usize = 8;
+
+/// Bytes of steps in one CAPTURED: a delta that falls due waits for no more than this.
+const CAPTURED_BYTES: usize = 32 << 10;
+
+/// Bytes a step takes up beside its block, at most: id, start, duration.
+const STEP_BYTES: usize = 5 + 8 + 10;
 
 /// Why a session ended.
 #[derive(Debug, Error)]
@@ -90,6 +98,7 @@ pub struct Session {
     nonce: u64,
     speaks_flags: bool,
     speaks_exemplars: bool,
+    speaks_capture: bool,
 }
 
 /// A series this session has named. The names are held so that their addresses stay theirs: a
@@ -110,6 +119,8 @@ pub enum Received {
     Clock(ClockOffset),
     /// The control plane spoke.
     Flags(SignedDocument),
+    /// What is held of the last minutes is asked for.
+    Capture(Capture),
     /// Nothing.
     Nothing,
 }
@@ -130,6 +141,7 @@ impl Session {
             nonce: 0,
             speaks_flags: welcome.minor >= MINOR_FLAGS,
             speaks_exemplars: welcome.minor >= MINOR_EXEMPLARS,
+            speaks_capture: welcome.minor >= MINOR_CAPTURE,
         }
     }
 
@@ -196,6 +208,36 @@ impl Session {
         Ok(())
     }
 
+    /// The next frame of what a capture is given, its names first; whether it is the last. (WIRE-161)
+    ///
+    /// # Errors
+    /// [`ShipError::Encode`] and [`ShipError::Dictionary`]: a name does not fit the connection.
+    pub fn captured(
+        &mut self,
+        giving: &mut Giving,
+        clock: ClockOffset,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, ShipError> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(kept) = giving.left.front()
+            && entries.len() < FRAME_SERIES_MAX
+            && (entries.is_empty() || bytes + kept.block.len() + STEP_BYTES <= CAPTURED_BYTES)
+        {
+            let series = self.series(&kept.instance, &kept.key)?;
+            bytes += kept.block.len() + STEP_BYTES;
+            let (start, duration) = (kept.start, kept.duration);
+            entries.push(CapturedSlot { series, start, duration, block: (*kept.block).into() });
+            giving.left.pop_front();
+        }
+        self.names(out)?;
+        let (id, last) = (giving.id, giving.left.is_empty());
+        let (held_from, left_out) = (giving.held_from, giving.left_out);
+        let offset_nanos = clock.offset_nanos;
+        Captured { id, offset_nanos, held_from, left_out, last, entries }
+            .encode(self.incarnation, out);
+        Ok(last)
+    }
+
     /// Names that are still to be sent.
     fn names(&mut self, out: &mut Vec<u8>) -> Result<(), ShipError> {
         while let Some(dict) = self.dictionary.next_dict(self.body_max) {
@@ -231,7 +273,11 @@ impl Session {
                 let Flags { key, signature, document: bytes } = flags;
                 Ok(Received::Flags(SignedDocument { bytes, key, signature }))
             }
-            FromAggregator::Welcome(_) | FromAggregator::Flags(_) => Err(ShipError::OutOfPlace),
+            // WIRE-160
+            FromAggregator::Capture(asked) if self.speaks_capture => Ok(Received::Capture(asked)),
+            FromAggregator::Welcome(_) | FromAggregator::Flags(_) | FromAggregator::Capture(_) => {
+                Err(ShipError::OutOfPlace)
+            }
         }
     }
 

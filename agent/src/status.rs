@@ -108,6 +108,8 @@ pub struct Status {
     pub reload: tokio::sync::Notify,
     /// The clocks.
     pub clock: Mutex<ClockOffset>,
+    /// The last minutes in fine steps, where they are kept.
+    pub hindsight: std::sync::OnceLock<std::sync::Arc<crate::hindsight::Hindsight>>,
     /// Foreign telemetry, where any is taken.
     pub ingested: std::sync::OnceLock<std::sync::Arc<crate::ingest::Ingested>>,
     /// What its proxy counts, where it is on.
@@ -134,6 +136,7 @@ impl Status {
             certificate: Mutex::new(CertificateStatus::default()),
             reload: tokio::sync::Notify::new(),
             clock: Mutex::new(ClockOffset::UNMEASURED),
+            hindsight: std::sync::OnceLock::new(),
             ingested: std::sync::OnceLock::new(),
             proxy: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),

@@ -20,6 +20,7 @@ use tracing::{debug_span, error};
 use crate::alerts::Desk;
 use crate::alerts::transport::Http;
 use crate::canary::Live;
+use crate::capture::Captures;
 use crate::config::Config;
 use crate::export::remote_write::{self, Config as RemoteWrite};
 use crate::flags::Flags;
@@ -146,6 +147,8 @@ impl Aggregator {
         let levers = Arc::new(state.flags.clone());
         state.canary = Arc::new(Live::open(env.clone(), config.canary.clone(), levers)?);
         state.guards = Arc::new(Guards::open(env.clone(), config.guards.clone()));
+        let (dir, automatic) = (config.captures_dir.clone(), config.captures_automatic);
+        state.captures = Arc::new(Captures::open(env.clone(), dir, automatic));
         let (ingest, queue) = Ingest::new(Arc::new(state));
         let state = Arc::clone(&ingest.state);
         let interval = config.commit_interval;
@@ -186,6 +189,7 @@ impl Aggregator {
         }
         tasks.spawn(tick(self.env, Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::guards::run(Arc::clone(&self.state), shutdown.clone()));
+        tasks.spawn(crate::capture::run(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::canary::run(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::feed(Arc::clone(&self.state), shutdown.clone()));
         tasks.spawn(crate::flags::run(self.state.flags.clone(), shutdown.clone()));

@@ -269,6 +269,18 @@ pub const KEYS: &[Key] = &[
         doc: "where flags, kill switch and the control key are kept; beside store.dir, named control, when unset",
     },
     Key {
+        path: "captures.dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "where captures are kept; beside store.dir, named captures, when unset",
+    },
+    Key {
+        path: "captures.automatic",
+        kind: Kind::Switch,
+        default: Some("true"),
+        doc: "whether a violation captures the last ten minutes of its slice, once in ten minutes",
+    },
+    Key {
         path: "alerts.dir",
         kind: Kind::Path,
         default: None,
@@ -568,6 +580,10 @@ pub struct Config {
     pub guards: crate::guards::Config,
     /// Where flags, kill switch and the control key are kept.
     pub control_dir: PathBuf,
+    /// Where captures are kept.
+    pub captures_dir: PathBuf,
+    /// Whether violations begin one.
+    pub captures_automatic: bool,
     /// Where merged series are sent to, if they are.
     pub otlp: Option<crate::export::otlp::Config>,
     /// Where metrics are pushed to, if they are.
@@ -684,7 +700,10 @@ impl Config {
         guards.dir.get_or_insert_with(|| store.dir.with_file_name("guards"));
         let control_dir = settings.path("control.dir");
         let control_dir = control_dir.unwrap_or_else(|| store.dir.with_file_name("control"));
+        let captures_dir = settings.path("captures.dir");
         Ok(Self {
+            captures_dir: captures_dir.unwrap_or_else(|| store.dir.with_file_name("captures")),
+            captures_automatic: settings.switch("captures.automatic"),
             control_dir,
             quic_listen: settings.address("quic.listen").unwrap_or(([0, 0, 0, 0], 7443).into()),
             http_listen,

@@ -12,9 +12,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use lens_model::{AgentName, Incarnation, Nanos, Sequence, SpiffeId, UnixNanos};
+use lens_model::{
+    AgentName, Incarnation, InstanceName, Nanos, Sequence, SeriesKey, SpiffeId, UnixNanos,
+};
 use lens_service::planted::Planted;
-use lens_wire::{DeltaRef, Dict, DictionaryError, Exemplars, PeerDictionary};
+use lens_wire::{DeltaRef, Dict, DictionaryError, Exemplars, PeerDictionary, SeriesId};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -316,22 +318,26 @@ impl Stream {
         let unknown = |id| DictionaryError::Unknown { what: "series", id };
         let mut found = Vec::with_capacity(frame.entries.len());
         for entry in &frame.entries {
-            let series = self.dictionary.series(entry.series).ok_or(unknown(entry.series.0))?;
-            let instance = self.dictionary.instance(series.instance);
-            let instance = instance.ok_or(unknown(entry.series.0))?.name.clone();
+            let (key, instance) = self.name(entry.series).ok_or(unknown(entry.series.0))?;
             let at = entry.at.shifted(frame.offset_nanos);
             let exemplar = Exemplar { trace: entry.trace, latency: Nanos(entry.nanos), at };
             let agent = self.identity.agent.clone();
-            found.push((&series.key, Held { exemplar, came: now, agent, instance }));
+            found.push((key, Held { exemplar, came: now, agent, instance }));
         }
         let mut left_out = BTreeMap::new();
         let mut exemplars = state.exemplars.write();
         for (key, held) in found {
-            if let Err(why) = exemplars.take(key, held, now) {
+            if let Err(why) = exemplars.take(&key, held, now) {
                 *left_out.entry(why.as_str()).or_default() += 1;
             }
         }
         Ok(left_out)
+    }
+
+    /// What a series' id of this connection means: its key and the search node.
+    pub fn name(&self, id: SeriesId) -> Option<(SeriesKey, InstanceName)> {
+        let series = self.dictionary.series(id)?;
+        Some((series.key.clone(), self.dictionary.instance(series.instance)?.name.clone()))
     }
 
     /// The record of a goodbye.

@@ -13,6 +13,8 @@ pub mod api;
 pub mod audit;
 pub mod auth;
 pub mod canary;
+pub mod capture;
+mod columns;
 pub mod config;
 pub mod dashboard;
 pub mod exemplars;

@@ -20,21 +20,23 @@ use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
 use lens_wire::{
-    Ack, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_EXEMPLARS, MINOR_FLAGS, Phase,
-    Reason, Refuse, RefuseCode, Welcome,
+    Ack, Capture, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_CAPTURE, MINOR_EXEMPLARS,
+    MINOR_FLAGS, Phase, Reason, Refuse, RefuseCode, Welcome,
 };
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
 use quinn::{TransportConfig, VarInt};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Instrument, debug, debug_span, info, warn};
 
+use crate::capture::Asked;
 use crate::ingest::{Ingest, IngestError, Life, Outcome, Progress, Stream};
 use crate::log::Record;
 use crate::state::{AgentState, Counters};
+use crate::window::{Selection, Span};
 use limits::{Admission, Answer, Seat};
 
 pub use limits::Limits;
@@ -428,6 +430,7 @@ impl Taken {
             if let Some(agent) = state.agents.write().get_mut(&identity.agent) {
                 agent.leave(state.now());
             }
+            state.captures.left(&identity.agent);
             state.tell("agent", identity.agent.as_str(), format!("agent {} left", identity.agent));
         }
     }
@@ -491,11 +494,15 @@ impl Taken {
         let mut out = Vec::new();
         Welcome::new(&hello, acked, self.ingest.state.now()).encode(&mut out);
         send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
+        // Before it is shown as connected: who is shown so is asked.
+        let captures = self.ingest.state.captures.subscribe();
         self.entered(&identity, peer.not_after, &hello, connection.remote_address());
         let words = self.ingest.state.flags.subscribe();
         let mut session = Session {
             flags: Told::new(words, hello.common_minor() >= MINOR_FLAGS),
             speaks_exemplars: hello.common_minor() >= MINOR_EXEMPLARS,
+            speaks_capture: hello.common_minor() >= MINOR_CAPTURE,
+            captures,
             stream: Stream::new(identity, hello.incarnation, acked),
             phase: Phase::Open(hello.incarnation),
             incarnation: hello.incarnation,
@@ -504,6 +511,12 @@ impl Taken {
             bye: false,
             _followed: followed,
         };
+        if let Some(asked) = self.ingest.state.captures.current().filter(|_| session.speaks_capture)
+        {
+            out.clear();
+            self.ask(&session, &asked, &mut out);
+            send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
+        }
         self.carry(&mut session, &mut buffer, rest, send, &mut receive, shutdown).await
     }
 
@@ -576,6 +589,14 @@ impl Taken {
                 }
                 // Its sender lives as long as the aggregator.
                 _ = session.flags.words.changed(), if session.flags.speaks => {}
+                asked = session.captures.recv(), if session.speaks_capture => {
+                    // One that was missed was over long ago; its sender lives as long as we.
+                    if let Ok(asked) = asked {
+                        out.clear();
+                        self.ask(session, &asked, &mut out);
+                        send.write_all(&out).await.map_err(ConnectionEnd::lost)?;
+                    }
+                }
                 () = sleep_until(session.flags.again), if session.flags.is_due() => {}
                 // Its sender is kept for as long as it is followed.
                 _ = session.progress.changed() => {}
@@ -583,6 +604,15 @@ impl Taken {
                     return Err(ConnectionEnd::Lost("its goodbye waited too long".into()));
                 }
             }
+        }
+    }
+
+    /// Asks the agent for what it holds of the last minutes.
+    fn ask(&self, session: &Session, asked: &Asked, out: &mut Vec<u8>) {
+        let Selection { slice, stage, arm, .. } = asked.selection.clone();
+        let Span { from, to } = asked.span;
+        if self.ingest.state.captures.asks(asked.id, session.stream.agent()) {
+            Capture { id: asked.id, from, to, slice, stage, arm }.encode(session.incarnation, out);
         }
     }
 
@@ -685,6 +715,15 @@ impl Taken {
                 let text = "EXEMPLARS is not of this connection's minor version".into();
                 return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
             }
+            // WIRE-160
+            FromAgent::Captured(captured) if session.speaks_capture => {
+                let (agent, stream) = (session.stream.agent(), &session.stream);
+                state.captures.take(agent, &captured, |id| stream.name(id));
+            }
+            FromAgent::Captured(_) => {
+                let text = "CAPTURED is not of this connection's minor version".into();
+                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
+            }
             FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
             FromAgent::Hello(_) => {
                 let text = "HELLO came twice".into();
@@ -741,6 +780,8 @@ struct Session {
     bye: bool,
     flags: Told,
     speaks_exemplars: bool,
+    speaks_capture: bool,
+    captures: broadcast::Receiver<Arc<Asked>>,
     // Dropped after the receiver above it.
     _followed: Followed,
 }

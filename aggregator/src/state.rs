@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::alerts::Desk;
 use crate::canary::Live;
+use crate::capture::Captures;
 use crate::exemplars::Exemplars;
 use crate::export::remote_write::Tally;
 use crate::flags::Flags;
@@ -365,6 +366,8 @@ pub struct State {
     pub rounds: AtomicU64,
     /// Slow requests with their traces.
     pub exemplars: RwLock<Exemplars>,
+    /// The last minutes as agents held them, pulled when something was wrong.
+    pub captures: Arc<Captures>,
     /// What it counts about itself.
     pub counters: Counters,
     /// Alerts and whom they are told to.
@@ -406,6 +409,7 @@ impl State {
         let flags = Flags::in_memory(&env);
         let canary = Arc::new(Live::unconfigured(env.clone(), Arc::new(flags.clone())));
         let guards = Arc::new(Guards::off(env.clone()));
+        let captures = Captures::in_memory(env.clone());
         Self {
             env,
             started: now,
@@ -418,6 +422,7 @@ impl State {
             draining: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             exemplars: RwLock::default(),
+            captures: Arc::new(captures),
             counters: Counters::default(),
             alerts,
             canary,

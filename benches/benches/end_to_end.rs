@@ -289,8 +289,9 @@ impl Ours {
         let domain = config.identity.trust_domain.clone();
         let flags = Flags::open(&Env::system(), &dir.path().join("control"), domain, None);
         let (env, flags) = (Env::system(), Arc::new(flags));
-        let (seen, slow) = (Arc::clone(&status), Arc::default());
-        client.spawn(link::run(env, config, shared, seen, flags, slow, client_stopped));
+        let seen = Arc::clone(&status);
+        let beside = link::Beside { flags, slow: Arc::default(), hindsight: None };
+        client.spawn(link::run(env, config, shared, seen, beside, client_stopped));
         let running = [stop_server, stop_client];
         Ok(Self {
             client,
@@ -334,6 +335,7 @@ fn config(files: &Files, spiffe: lens_model::SpiffeId, address: SocketAddr) -> C
     Config {
         segments_dir: std::env::temp_dir(),
         scan_interval: Duration::from_secs(1),
+        hindsight: None,
         harvest_interval: SECOND,
         endpoints: vec![address.to_string()],
         server_name: Some("localhost".into()),

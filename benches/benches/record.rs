@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use lens_model::limits::LATENCY_NANOS_MAX;
 use lens_model::{Slice, Stage};
-use lens_segment::{Node, Recorder, Series};
+use lens_segment::{Node, Recorder, Series, Trace};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -84,6 +84,7 @@ fn values_alone(
     let as_seconds = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64();
     let seconds: Vec<f64> = values.iter().copied().map(as_seconds).collect();
 
+    let trace = Trace::new([7; 16], [1; 8]).ok_or("a trace")?;
     let mut suite = Suite::new(Duration::from_micros(300));
     let reference = suite.case(None, count, |passes| {
         timed(|| each(passes, values, |value| three.record(value).unwrap_or_default()))
@@ -115,6 +116,9 @@ fn values_alone(
     let public_otel = suite.case(Some(otel_four), count, |passes| {
         timed(|| each(passes, values, |value| series.record(value)))
     });
+    let traced = suite.case(Some(public), count, |passes| {
+        timed(|| each(passes, values, |value| series.record_traced(value, &trace)))
+    });
     let pair = suite.case(Some(public), count, |passes| {
         partner.beside(|| timed(|| each(passes, values, |value| series.record(value))))
     });
@@ -145,6 +149,7 @@ fn values_alone(
         "one thread",
         ratio(1.1),
     );
+    report.beside("record under a trace", suite.measured(traced), "record, thread-local", None);
     let overlapped = partner.overlapped();
     report.note(format!("two threads really ran together in {overlapped:.0} % of the samples"));
     provider.shutdown()?;

@@ -75,6 +75,16 @@ impl Ask {
 
     /// The same for an answer of any form.
     pub(crate) fn text(&self, path: &str, body: Option<&Value>) -> Result<String, Failed> {
+        let bytes = self.fetched(path, body)?;
+        String::from_utf8(bytes).map_err(|error| self.unreachable(&error))
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failed> {
+        self.fetched(path, None)
+    }
+
+    fn fetched(&self, path: &str, body: Option<&Value>) -> Result<Vec<u8>, Failed> {
         let token = self.token_file.as_ref().map(std::fs::read_to_string).transpose();
         let token = token.map_err(Failed::Token)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -90,7 +100,7 @@ impl Ask {
         path: &str,
         body: Option<&Value>,
         token: Option<String>,
-    ) -> Result<String, Failed> {
+    ) -> Result<Vec<u8>, Failed> {
         let address = format!("{}{path}", self.url.trim_end_matches('/'));
         let client = reqwest::Client::new();
         let request = match body {
@@ -104,11 +114,11 @@ impl Ask {
         let failed = |error: reqwest::Error| self.unreachable(&error.without_url());
         let answer = request.timeout(ANSWER_MAX).send().await.map_err(failed)?;
         let status = answer.status();
-        let text = answer.text().await.map_err(failed)?;
+        let bytes = answer.bytes().await.map_err(failed)?;
         if status.is_success() {
-            return Ok(text);
+            return Ok(bytes.into());
         }
-        let body = serde_json::from_str(&text).map_err(|error| self.unreachable(&error))?;
+        let body = serde_json::from_slice(&bytes).map_err(|error| self.unreachable(&error))?;
         Err(Failed::Refused { status: status.as_u16(), body })
     }
 }

@@ -6,6 +6,7 @@ mod alerts;
 mod ask;
 mod audit;
 mod canary;
+mod capture;
 mod certs;
 mod demo;
 mod flags;
@@ -47,6 +48,9 @@ enum Command {
     /// The rollout: where it stands, begin, go on, end, kill.
     #[command(subcommand)]
     Canary(canary::Command),
+    /// Captures: the last minutes in fine steps, pulled from every agent.
+    #[command(subcommand)]
+    Capture(capture::Command),
     /// Flags: what every setting holds, and setting one.
     #[command(subcommand)]
     Flags(flags::Command),
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Alerts(command) => alerts::run(&command),
         Command::Canary(command) => canary::run(&command),
+        Command::Capture(command) => capture::run(&command),
         Command::Flags(command) => flags::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Certs(command) => certs::run(&command),

@@ -59,6 +59,19 @@ pub(crate) fn turn(state: &State, sense: &mut Sense) {
     let conditions = sense.read(state, &state.alerts, &snapshot);
     for transition in state.alerts.evaluate(&conditions, now) {
         tell(state, &transition);
+        capture(state, &transition);
+    }
+}
+
+/// Captures the last minutes of the slice that an alert of latencies or errors begins to fire for.
+fn capture(state: &State, Transition { kind, alert, .. }: &Transition) {
+    let of_requests = matches!(
+        alert.key.rule,
+        Rule::Tail | Rule::SloP95 | Rule::SloP99 | Rule::Burn | Rule::ErrorRate
+    );
+    let begins = matches!(kind, Kind::Fired | Kind::Reopened);
+    if let (true, true, Some(slice)) = (of_requests, begins, &alert.key.subject.slice) {
+        state.captures.violated(state, slice, &alert.key.to_string());
     }
 }
 

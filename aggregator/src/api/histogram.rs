@@ -16,6 +16,8 @@ use super::params::Params;
 use super::past::Past;
 use super::quantiles::aligned;
 use super::{Api, Problem};
+use crate::columns::{Column, column, edges_ms};
+use crate::export::hlog;
 use crate::snapshot::{Incomplete, incomplete, rfc3339};
 use crate::state;
 use crate::window::{Selection, Span};
@@ -103,27 +105,6 @@ pub(super) struct HeatmapAnswer {
     columns: Vec<Column>,
 }
 
-/// One step of a heat map.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Column {
-    /// Start of the step.
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    t: UnixNanos,
-    /// Samples in it.
-    #[schema(example = 431)]
-    count: u64,
-    /// 99th percentile, milliseconds; `null` below its sample floor of 368.
-    #[schema(example = 8.71)]
-    p99_ms: Option<f64>,
-    /// Samples above the last row.
-    #[schema(example = 0)]
-    overflow: u64,
-    /// The rows that hold samples: index of the row and count.
-    #[schema(value_type = Vec<Vec<u64>>, example = json!([[171, 40], [172, 12]]))]
-    buckets: Vec<(usize, u64)>,
-}
-
 /// The merged histogram
 ///
 /// The exact sum of the selected series over the span. `json`: buckets and a spectrum of
@@ -202,9 +183,9 @@ fn answer(
     let incomplete = incomplete(state, span, now);
     if let (Some(step), "json") = (step, format) {
         let mut columns = Vec::new();
-        past.each_step(selection, step, |t, counts| columns.push(render::column(t, counts)))?;
+        past.each_step(selection, step, |t, counts| columns.push(column(t, counts)))?;
         let (from, to, step_s) = (span.from, span.to, step.as_secs_f64());
-        let edges_ms = render::edges_ms();
+        let edges_ms = edges_ms();
         let answer =
             HeatmapAnswer { from, to, step_s, resolution_s, incomplete, edges_ms, columns };
         return Ok(Json(answer).into_response());
@@ -224,7 +205,10 @@ fn answer(
                     intervals.push((span.from, span.to.since(span.from), total.to_sparse()));
                 }
             }
-            render::hlog(selection, span.from, &intervals).map_err(fault)?
+            let tag = render::tag(selection);
+            let tagged = |(t, width, counts)| (t, width, tag.clone(), counts);
+            let intervals: Vec<_> = intervals.into_iter().map(tagged).collect();
+            hlog::write(span.from, &intervals).map_err(fault)?
         }
         _ => {
             let answer = render::json(span, resolution_s, incomplete, &total);

@@ -9,6 +9,7 @@ mod agents;
 mod alerts;
 mod audit;
 mod canary;
+mod captures;
 mod control;
 mod dashboard_state;
 mod docs;
@@ -159,6 +160,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(slices::slices))
         .routes(routes!(quantiles::quantiles))
         .routes(routes!(histogram::histogram))
+        .routes(routes!(captures::captures, captures::begin))
+        .routes(routes!(captures::capture))
         .routes(routes!(exemplars::exemplars))
         .routes(routes!(tail::tail))
         .routes(routes!(agents::agents))

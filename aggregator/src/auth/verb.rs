@@ -24,6 +24,8 @@ pub enum Verb {
     CanaryProgress,
     CanaryRead,
     CanaryStart,
+    CaptureBegin,
+    CapturesRead,
     CertificatesReload,
     CompatibilityBundles,
     CompatibilityCheck,
@@ -112,6 +114,9 @@ const ROUTES: &[(&str, &str, Verb)] = &[
     ("POST", "/api/v1/alerts/{id}/resolve", Verb::AlertSilence),
     ("POST", "/api/v1/alerts/{id}/silence", Verb::AlertSilence),
     ("GET", "/api/v1/audit", Verb::AuditRead),
+    ("GET", "/api/v1/captures", Verb::CapturesRead),
+    ("POST", "/api/v1/captures", Verb::CaptureBegin),
+    ("GET", "/api/v1/captures/{id}", Verb::CapturesRead),
     ("POST", "/api/v1/certificates/reload", Verb::CertificatesReload),
     ("GET", "/api/v1/events", Verb::EventsRead),
     ("GET", "/api/v1/exemplars", Verb::QuantilesRead),
@@ -176,6 +181,7 @@ impl Verb {
             Self::AgentsRead
             | Self::AlertsRead
             | Self::CanaryRead
+            | Self::CapturesRead
             | Self::CompatibilityBundles
             | Self::DashboardRead
             | Self::EventsRead
@@ -187,7 +193,9 @@ impl Verb {
             | Self::SlicesRead
             | Self::TailRead
             | Self::ValidationRead => Who::Known,
-            Self::AlertAcknowledge | Self::AlertSilence => Who::Of(&[Kind::Operator]),
+            Self::AlertAcknowledge | Self::AlertSilence | Self::CaptureBegin => {
+                Who::Of(&[Kind::Operator])
+            }
             Self::CanaryAbort
             | Self::CanaryProgress
             | Self::CanaryStart
@@ -249,6 +257,8 @@ impl Verb {
             Self::CanaryProgress => "canary.progress",
             Self::CanaryRead => "canary.read",
             Self::CanaryStart => "canary.start",
+            Self::CaptureBegin => "capture.begin",
+            Self::CapturesRead => "captures.read",
             Self::CertificatesReload => "certificates.reload",
             Self::CompatibilityBundles => "compatibility.bundles",
             Self::CompatibilityCheck => "compatibility.check",

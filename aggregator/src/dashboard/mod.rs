@@ -53,7 +53,8 @@ const ASSETS: [(&str, &str, &str); 16] = [
 ];
 
 /// What the page can ask for that not everyone may.
-const OFFERED: [Verb; 3] = [Verb::AlertAcknowledge, Verb::AlertSilence, Verb::KillEngage];
+const OFFERED: [Verb; 4] =
+    [Verb::AlertAcknowledge, Verb::AlertSilence, Verb::CaptureBegin, Verb::KillEngage];
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \

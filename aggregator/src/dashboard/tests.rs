@@ -121,7 +121,7 @@ fn nobody_is_offered_what_would_be_refused() {
         reader(&state, Some(&principal)).may
     };
     assert_eq!(as_role(&["viewer"]), [""; 0]);
-    assert_eq!(as_role(&["operator"]), ["alert.acknowledge", "alert.silence"]);
+    assert_eq!(as_role(&["operator"]), ["alert.acknowledge", "alert.silence", "capture.begin"]);
     assert_eq!(as_role(&["viewer", "breakglass"]), ["kill.engage"]);
     assert!(reader(&state, None).may.is_empty());
 }

@@ -6,6 +6,7 @@
 
 mod canary;
 pub mod family;
+pub mod hlog;
 pub mod native;
 pub mod negotiate;
 pub mod openmetrics;

@@ -11,7 +11,7 @@ use lens_service::time::unix_now;
 use lens_service::tls::{self, IdentityFiles};
 use lens_wire::{
     AgentDictionary, Bye, ClockOffset, DeltaEncoder, DeltaHead, FrameBuffer, FromAggregator, Hello,
-    Instance, Label, Phase, SeriesId, Welcome,
+    Instance, Label, MINOR_FLAGS, Phase, SeriesId, Welcome,
 };
 use quinn::{ClientConfig, Endpoint, RecvStream, SendStream, TransportConfig, VarInt};
 use rand::SeedableRng;
@@ -131,7 +131,9 @@ impl Link {
         let (mut send, mut receive) = connection.open_bi().await.map_err(said)?;
         let incarnation = Incarnation(rand::random());
         let software = Label::lossy(concat!("lens-load/", env!("CARGO_PKG_VERSION")));
-        let hello = Hello::new(name.clone(), incarnation, software);
+        let mut hello = Hello::new(name.clone(), incarnation, software);
+        // These agents hold nothing of the past, so they are not asked for it.
+        hello.minor = MINOR_FLAGS;
         let mut bytes = Vec::new();
         hello.encode(&mut bytes);
         send.write_all(&bytes).await.map_err(|error| lost(&error))?;
@@ -266,6 +268,7 @@ fn acknowledge(
             Err(format!("refused: {} ({})", refuse.text, refuse.code.as_str()))
         }
         FromAggregator::Pong(_) | FromAggregator::Flags(_) | FromAggregator::Skipped(_) => Ok(()),
+        FromAggregator::Capture(_) => Err("asked for what its version does not have".into()),
         FromAggregator::Welcome(_) => Err("welcomed twice".into()),
     }
 }

@@ -42,6 +42,15 @@ pub const AGENT_EXEMPLARS_MAX: usize = 1_024;
 /// Exemplars the aggregator holds, in all. At some 150 bytes each: 10 MB.
 pub const AGGREGATOR_EXEMPLARS_MAX: usize = 65_536;
 
+/// Bytes of steps one capture collects.
+pub const CAPTURE_BYTES_MAX: usize = 64 << 20;
+
+/// Largest file of a capture that is read back, bytes.
+pub const CAPTURE_FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Captures that are kept; the oldest gives way.
+pub const CAPTURES_MAX: usize = 32;
+
 /// Exemplars one answer holds.
 pub const ANSWER_EXEMPLARS_MAX: usize = 1_000;
 

@@ -127,7 +127,8 @@ mod tests {
     use crate::layout::Geometry;
 
     fn found(number: u64) -> Found {
-        let trace = Trace::new([number as u8 | 0x80; 16], [number as u8; 8]).unwrap();
+        let byte = u8::try_from(number % 128).unwrap();
+        let trace = Trace::new([byte | 0x80; 16], [byte; 8]).unwrap();
         let (nanos, at) = (number * 1_000_003, UnixNanos(number * 7_000_000_001));
         Found { number, series: number % 5, nanos, at, trace }
     }

@@ -9,6 +9,7 @@
 use lens_model::Incarnation;
 use lens_model::limits::FRAME_BYTES_MAX;
 
+use crate::capture::{Capture, Captured};
 use crate::control::{Ack, Bye, Ping, Pong};
 use crate::delta::DeltaRef;
 use crate::dict::Dict;
@@ -58,6 +59,8 @@ pub enum FromAgent<'a> {
     Applied(Applied),
     /// Slow requests by their traces; minor version 2 on.
     Exemplars(Exemplars),
+    /// What it holds of the last minutes; minor version 2 on.
+    Captured(Captured),
     /// Left out; count it.
     Skipped(Skipped),
 }
@@ -75,6 +78,8 @@ pub enum FromAggregator {
     Pong(Pong),
     /// What the control plane decided; minor version 1 on.
     Flags(Flags),
+    /// Send what you hold of the last minutes; minor version 2 on.
+    Capture(Capture),
     /// Left out; count it.
     Skipped(Skipped),
 }
@@ -98,6 +103,7 @@ impl<'a> FromAgent<'a> {
             (Phase::Open(_), Kind::Ping) => Ping::read(reader).map(Self::Ping),
             (Phase::Open(_), Kind::Bye) => Bye::read(reader).map(Self::Bye),
             (Phase::Open(_), Kind::Applied) => Applied::read(reader).map(Self::Applied),
+            (Phase::Open(_), Kind::Captured) => Captured::read(reader).map(Self::Captured),
             (Phase::Open(_), Kind::Exemplars) => Exemplars::read(reader).map(Self::Exemplars),
             _ => Err(FrameError::OutOfPlace { kind }),
         }
@@ -122,6 +128,7 @@ impl FromAggregator {
             (Phase::Open(_), Kind::Ack) => Ack::read(reader).map(Self::Ack),
             (Phase::Open(_), Kind::Pong) => Pong::read(reader).map(Self::Pong),
             (Phase::Open(_), Kind::Flags) => Flags::read(reader).map(Self::Flags),
+            (Phase::Open(_), Kind::Capture) => Capture::read(reader).map(Self::Capture),
             _ => Err(FrameError::OutOfPlace { kind }),
         }
     }

@@ -34,11 +34,15 @@ pub enum Kind {
     Applied = 11,
     /// Agent: slow requests by their traces. Minor version 2 on.
     Exemplars = 12,
+    /// Aggregator: send what you hold of the last minutes. Minor version 2 on.
+    Capture = 13,
+    /// Agent: some of it. Minor version 2 on.
+    Captured = 14,
 }
 
 impl Kind {
     /// Every kind, by code.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Welcome,
         Self::Refuse,
@@ -51,6 +55,8 @@ impl Kind {
         Self::Flags,
         Self::Applied,
         Self::Exemplars,
+        Self::Capture,
+        Self::Captured,
     ];
 
     /// The code on the wire.
@@ -61,7 +67,7 @@ impl Kind {
     /// The kind with this code, if this version defines one.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
-            1..=12 => Some(Self::ALL[code as usize - 1]),
+            1..=14 => Some(Self::ALL[code as usize - 1]),
             _ => None,
         }
     }
@@ -82,6 +88,7 @@ impl Kind {
                 | Self::Bye
                 | Self::Applied
                 | Self::Exemplars
+                | Self::Captured
         )
     }
 
@@ -105,6 +112,8 @@ impl Kind {
             Self::Flags => "FLAGS",
             Self::Applied => "APPLIED",
             Self::Exemplars => "EXEMPLARS",
+            Self::Capture => "CAPTURE",
+            Self::Captured => "CAPTURED",
         }
     }
 }
@@ -124,7 +133,7 @@ mod tests {
         for code in 0..=u8::MAX {
             match Kind::from_code(code) {
                 Some(kind) => assert_eq!(kind.code(), code),
-                None => assert!(code == 0 || code > 12),
+                None => assert!(code == 0 || code > 14),
             }
         }
     }

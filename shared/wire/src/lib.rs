@@ -15,6 +15,7 @@
 
 mod agent_dictionary;
 mod buffer;
+mod capture;
 mod control;
 mod delta;
 mod delta_encode;
@@ -34,6 +35,7 @@ mod text;
 
 pub use agent_dictionary::AgentDictionary;
 pub use buffer::FrameBuffer;
+pub use capture::{Capture, Captured, CapturedSlot};
 pub use control::{Ack, Bye, ClockOffset, Ping, Pong};
 pub use delta::{DeltaHead, DeltaRef};
 pub use delta_encode::DeltaEncoder;
@@ -58,6 +60,9 @@ pub const MINOR: u16 = 2;
 
 /// The minor version from which FLAGS and APPLIED are spoken. (WIRE-140, WIRE-141)
 pub const MINOR_FLAGS: u16 = 1;
+
+/// The minor version from which CAPTURE and CAPTURED are spoken. (WIRE-160, WIRE-161)
+pub const MINOR_CAPTURE: u16 = 2;
 
 /// The minor version from which EXEMPLARS is spoken. (WIRE-150)
 pub const MINOR_EXEMPLARS: u16 = 2;

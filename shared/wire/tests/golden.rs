@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{LIFE, OPEN, applied, delta, dict, exemplars, flags, hello};
+use common::{LIFE, OPEN, applied, capture, captured, delta, dict, exemplars, flags, hello};
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
     ALPN, Ack, Bye, FromAgent, FromAggregator, Phase, Ping, Reason, Refuse, RefuseCode, Welcome,
@@ -136,4 +136,24 @@ fn exemplars_keep_their_bytes() {
     );
     let Ok(FromAgent::Exemplars(read)) = FromAgent::parse(&bytes, OPEN) else { panic!("refused") };
     assert_eq!(read, exemplars());
+}
+
+#[test]
+fn capture_and_captured_keep_their_bytes() {
+    // WIRE-162, WIRE-163
+    let bytes = encoded(|out| capture().encode(LIFE, out));
+    check(
+        &bytes,
+        "2d0000000d000700000000000000e803000000000000d007000000000000126261636b656e642f72
+         7573742f6c6172676502ff68c5a36e",
+    );
+    assert_eq!(FromAggregator::parse(&bytes, OPEN), Ok(FromAggregator::Capture(capture())));
+    let bytes = encoded(|out| captured().encode(LIFE, out));
+    check(
+        &bytes,
+        "380000000e00070000000000000003f40100000000000003010201e803000000000000640605aa03
+         2300800a00e803000000000000640605aa032300800ade7d0fc3",
+    );
+    let Ok(FromAgent::Captured(read)) = FromAgent::parse(&bytes, OPEN) else { panic!("refused") };
+    assert_eq!(read, captured());
 }

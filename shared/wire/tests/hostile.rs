@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{LIFE, NONE, OPEN, Rng, applied, delta, dict, exemplars, flags, hello, raw};
+use common::{
+    LIFE, NONE, OPEN, Rng, applied, capture, captured, delta, dict, exemplars, flags, hello, raw,
+};
 use lens_hist::PagedCounts;
 use lens_model::{Sequence, UnixNanos};
 use lens_wire::{
@@ -35,6 +37,8 @@ fn every_frame() -> Vec<(Kind, Vec<u8>)> {
             Kind::Flags => flags().encode(LIFE, &mut out),
             Kind::Applied => applied().encode(LIFE, &mut out),
             Kind::Exemplars => exemplars().encode(LIFE, &mut out),
+            Kind::Capture => capture().encode(LIFE, &mut out),
+            Kind::Captured => captured().encode(LIFE, &mut out),
         }
         frames.push((kind, out));
     }
@@ -277,4 +281,26 @@ fn exemplars_without_a_trace_or_too_many_of_them_are_refused() {
     entry.encode(LIFE, &mut out);
     let Ok(FromAgent::Exemplars(read)) = FromAgent::parse(&out, OPEN) else { panic!("refused") };
     assert_eq!(read.entries.len(), max, "no more is written than may be");
+}
+
+#[test]
+fn captured_steps_that_are_too_many_or_hold_no_block_are_refused() {
+    // WIRE-164, WIRE-065
+    let kind = Kind::Captured;
+    let refused = |body: &[u8]| {
+        let frame = raw(kind.code(), 0, body, LIFE);
+        FromAgent::parse(&frame, OPEN).unwrap_err()
+    };
+    let head = [&[7, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0; 8], &[0, 1]].concat();
+    let max = lens_model::limits::FRAME_SERIES_MAX;
+    let many = (max + 1) as u64;
+    let count = [many as u8 | 0x80, (many >> 7) as u8];
+    let declared = many;
+    let body = [&head[..], &count].concat();
+    assert_eq!(refused(&body), FrameError::TooMany { kind, what: "steps", declared, max });
+    let body = [&head[..], &[1, 0], &[0; 8], &[5, 0xff, 0xff]].concat();
+    assert!(matches!(refused(&body), FrameError::Block { series: 0, .. }));
+    let mut body = head;
+    body[18] = 2;
+    assert_eq!(refused(&body), FrameError::Field { kind, field: "last" });
 }

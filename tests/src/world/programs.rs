@@ -60,6 +60,7 @@ pub fn aggregator(
         ("quic.listen", format!("0.0.0.0:{QUIC_PORT}")),
         ("identity.trust_domain", DOMAIN.to_owned()),
         ("store.dir", "/store".to_owned()),
+        ("captures.automatic", "false".to_owned()),
     ];
     let settings = settings(lens_aggregator::config::KEYS, identity, &more)?;
     let config = Config::check(&settings).map_err(|e| e.to_string())?;
@@ -108,6 +109,8 @@ pub fn agent(
         ("segments.dir", segments.display().to_string()),
         ("spool.dir", SPOOL_DIR.to_owned()),
         ("aggregator.endpoints", format!("{SERVER}:{QUIC_PORT}")),
+        // Never asked for there, and ten steps a second for each of its agents.
+        ("hindsight.span_s", "0".to_owned()),
     ];
     let settings = settings(lens_agent::config::KEYS, identity, &more)?;
     let mut config = lens_agent::config::Config::check(&settings).map_err(|e| e.to_string())?;

@@ -60,6 +60,24 @@ fn joined(mut chunks: &str) -> Option<String> {
     }
 }
 
+/// The status and body of a POST of JSON.
+pub fn post(address: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+    let fail = |error: std::io::Error| format!("http://{address}{path}: {error}");
+    let mut stream = TcpStream::connect(address).map_err(fail)?;
+    stream.set_read_timeout(Some(ANSWER_MAX)).map_err(fail)?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).map_err(fail)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(fail)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("no head")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+    Ok((status, body.to_owned()))
+}
+
 /// The JSON of a GET that is answered with 200.
 pub fn json(address: &str, path: &str) -> Result<Value, String> {
     let (status, body) = get(address, path)?;

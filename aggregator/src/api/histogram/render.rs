@@ -2,21 +2,16 @@
 
 use std::fmt::Write;
 use std::io;
-use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
-use lens_hist::{Counts, Quantile, Sparse, layout, samples_min};
-use lens_model::{Nanos, UnixNanos};
+use lens_hist::{Counts, Quantile, layout, samples_min};
+use lens_model::Nanos;
 
-use super::{Column, HistogramAnswer, SpectrumPoint};
+use super::{HistogramAnswer, SpectrumPoint};
 use crate::snapshot::Incomplete;
 use crate::window::{Selection, Span};
-
-/// Counters of the layout in one row of a heat map: an octave has 128, so 8 rows an octave.
-const COUNTERS_PER_ROW: usize = 16;
 
 /// Quantiles of the spectrum, and the power of ten its last one is away from 1.
 const SPECTRUM_POINTS: u32 = 100;
@@ -84,23 +79,6 @@ fn spectrum() -> Vec<Quantile> {
     (1..=SPECTRUM_POINTS).filter_map(|step| Quantile::new(ratio(step))).collect()
 }
 
-pub(super) fn edges_ms() -> Vec<f64> {
-    (0..=layout::COUNTERS / COUNTERS_PER_ROW).map(|row| edge_ms(row * COUNTERS_PER_ROW)).collect()
-}
-
-pub(super) fn column(t: UnixNanos, counts: &Counts) -> Column {
-    let p99 = counts.quantile(Quantile::P99);
-    let rows = counts.slots()[..layout::COUNTERS].chunks(COUNTERS_PER_ROW);
-    let rows = rows.map(|row| row.iter().fold(0_u64, |sum, n| sum.saturating_add(*n)));
-    Column {
-        t,
-        count: p99.samples,
-        p99_ms: p99.value.map(Nanos::as_millis_f64),
-        overflow: counts.overflow(),
-        buckets: rows.enumerate().filter(|(_, n)| *n > 0).collect(),
-    }
-}
-
 fn to_hdr(counts: &Counts) -> io::Result<Histogram<u64>> {
     counts.to_hdr().map_err(|error| io::Error::other(error.to_string()))
 }
@@ -146,40 +124,8 @@ pub(super) fn hgrm(counts: &Counts) -> io::Result<String> {
     Ok(text)
 }
 
-/// An interval log; the tag names the selection.
-pub(super) fn hlog(
-    selection: &Selection,
-    start: UnixNanos,
-    intervals: &[(UnixNanos, Nanos, Sparse)],
-) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    let mut serializer = V2DeflateSerializer::new();
-    let name = tag(selection);
-    let start_time = UNIX_EPOCH + Duration::from_nanos(start.0);
-    let mut writer = IntervalLogWriterBuilder::new()
-        .add_comment("[lens latencies in nanoseconds; maxima in milliseconds]")
-        .with_start_time(start_time)
-        .with_base_time(UNIX_EPOCH)
-        .with_max_value_divisor(NANOS_PER_MILLI)
-        .begin_log_with(&mut bytes, &mut serializer)?;
-    let mut counts = Counts::new();
-    for (t, width, sparse) in intervals {
-        counts.clear();
-        counts.merge_sparse(sparse);
-        writer
-            .write_histogram(
-                &to_hdr(&counts)?,
-                Duration::from_nanos(t.0),
-                Duration::from(*width),
-                Tag::new(&name),
-            )
-            .map_err(|error| io::Error::other(format!("{error:?}")))?;
-    }
-    String::from_utf8(bytes).map_err(io::Error::other)
-}
-
 /// The selection as an interval log's tag: neither commas, spaces nor line ends occur in names.
-fn tag(selection: &Selection) -> String {
+pub(super) fn tag(selection: &Selection) -> String {
     let slice = selection.slice.as_ref().map_or("all".to_owned(), ToString::to_string);
     let stage = selection.stage.map_or("all", |stage| stage.as_str());
     let arm = selection.arm.map_or("all", |arm| arm.as_str());

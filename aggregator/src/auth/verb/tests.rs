@@ -18,6 +18,8 @@ const EXPECTED: &str = "
     canary.progress        - - - y - - - -
     canary.read            - y y y y y y y
     canary.start           - - - y - - - -
+    capture.begin          - - y - - - - -
+    captures.read          - y y y y y y y
     certificates.reload    - - - - - - - y
     compatibility.bundles  - y y y y y y y
     compatibility.check    y y y y y y y y

@@ -8,7 +8,7 @@ use lens_wire::{
     Applied, ClockOffset, DeltaEncoder, DeltaHead, Dict, Flags, Gauge, GaugeId, Hello, Instance,
     InstanceId, Label, Phase, Requests, RequestsId, Run, Series, SeriesId, Trouble,
 };
-use lens_wire::{Exemplar, Exemplars};
+use lens_wire::{Capture, Captured, CapturedSlot, Exemplar, Exemplars};
 
 pub const LIFE: Incarnation = Incarnation(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
 pub const OPEN: Phase = Phase::Open(LIFE);
@@ -125,6 +125,22 @@ pub fn flags() -> Flags {
 
 pub fn applied() -> Applied {
     Applied { generation: 7, pages: 2, failed: 1, trouble: Trouble::Key }
+}
+
+pub fn capture() -> Capture {
+    let slice = Some(Slice::new("backend", "rust", "large").unwrap());
+    let (from, to) = (UnixNanos(1_000), UnixNanos(2_000));
+    Capture { id: 7, from, to, slice, stage: Some(Stage::C), arm: None }
+}
+
+pub fn captured() -> Captured {
+    let mut block = Vec::new();
+    lens_hist::block::encode(&[5, 5, 700].into_iter().collect::<Sparse>(), &mut block);
+    let (start, duration) = (UnixNanos(1_000), Nanos(100));
+    let entry = CapturedSlot { series: SeriesId(1), start, duration, block: block.into() };
+    let entries = vec![entry.clone(), CapturedSlot { series: SeriesId(0), ..entry }];
+    let held_from = UnixNanos(500);
+    Captured { id: 7, offset_nanos: -2, held_from, left_out: 3, last: true, entries }
 }
 
 pub fn exemplars() -> Exemplars {
