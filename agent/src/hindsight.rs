@@ -49,12 +49,15 @@ pub struct Kept {
     pub block: Arc<[u8]>,
 }
 
+/// Whose counts, of what, and the counts: a block.
+type Entry = (Arc<Instance>, Arc<SeriesKey>, Arc<[u8]>);
+
 /// One step of every series that counted something in it.
 #[derive(Debug)]
 struct Step {
     start: UnixNanos,
     duration: Nanos,
-    entries: Vec<(Arc<Instance>, Arc<SeriesKey>, Arc<[u8]>)>,
+    entries: Vec<Entry>,
 }
 
 impl Step {

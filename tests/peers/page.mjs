@@ -72,6 +72,34 @@ const STEPS = {
     assert.equal(await page.getAttribute('#f-samples', 'title'), String(total));
   },
 
+  async captures({ page }) {
+    await ready(page, facts.at);
+    await page.click('#capture');
+    await page.locator('#captures-all tbody .v[data-v=ok]').waitFor();
+    const row = await page.$$eval('#captures-all tbody tr:first-child > *', (cells) => cells.map((cell) => cell.textContent.trim()));
+    assert.equal(row[2], facts.slice);
+    assert.equal(row[4], `${facts.samples}`);
+    assert.equal(row[5], '1 of 1');
+    assert.match(row[6], /asked for on the page; by operator/);
+    await page.locator('#capture-heat image').waitFor({ state: 'attached' });
+    const traces = await page.$$eval('#capture-slow tbody button', (all) => all.map((b) => b.textContent));
+    assert.deepEqual(traces, [facts.trace]);
+    await page.click('#capture-slow tbody button');
+    assert.equal(await copied(page), facts.trace);
+    const [file] = await Promise.all([page.waitForEvent('download'), page.click('#capture-files a:first-child')]);
+    assert.match(fs.readFileSync(await file.path(), 'utf8'), /^#\[/);
+    await page.locator('#slow summary').click();
+    await page.locator('#slow tbody button').first().waitFor();
+    const id = new URLSearchParams(new URL(page.url()).hash.slice(1)).get('capture');
+    assert.match(id, /^[0-9a-f]{16}$/);
+    await page.reload();
+    await page.locator('#capture-heat image').waitFor({ state: 'attached' });
+    await page.click('#capture-curl');
+    const begun = runs(await copied(page));
+    assert.equal(begun.state, 'collecting');
+    assert.equal(begun.slice, facts.slice);
+  },
+
   async address({ page }) {
     await ready(page);
     const state = () => page.evaluate(() => ({ hash: location.hash, slice: document.querySelector('#pick-slice').value, stage: document.querySelector('#pick-stage').value, arm: document.querySelector('#pick-arm').value, time: document.querySelector('#range').value, percent: document.querySelector('[data-set="cells=percent"]').ariaPressed, tail: document.querySelector('[data-set="zoom=tail"]').ariaPressed, view: document.querySelector('[data-set="view=tail"]').ariaPressed, sorted: document.querySelector('#all [aria-sort]')?.dataset.c, filter: document.querySelector('#filter').value, rows: document.querySelectorAll('#rows tr').length }));

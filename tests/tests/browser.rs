@@ -16,7 +16,9 @@ use lens_segment::Recorder;
 use serde_json::{Value, json};
 use world::peers;
 use world::receiver::Receiver;
-use world::{Agent, LOOK_AGAIN, Tally, World, holds, http, process, recorder, slice, until_within};
+use world::{
+    Agent, LOOK_AGAIN, Tally, World, holds, http, process, recorder, slice, until, until_within,
+};
 
 /// Longest a look may take; the script ends itself before.
 const LOOK_MAX: Duration = Duration::from_secs(150);
@@ -122,6 +124,30 @@ fn every_count_on_the_page_is_what_was_recorded_and_what_the_api_says() {
     let recorded: serde_json::Map<String, Value> =
         fed.recorded.iter().map(|(of, n)| (key(of.stage, of.arm), (*n).into())).collect();
     look(&dir, &fed.world, "counts", &json!({ "recorded": recorded }));
+}
+
+#[test]
+fn a_capture_is_begun_from_the_page_that_shows_it_and_gives_its_files() {
+    let Some(dir) = driver() else { return };
+    let mut world = World::bare();
+    world.start_aggregator(&[]);
+    let agent = world.agent("host-1", &[("segments.scan_interval_ms", "100")]);
+    let node = recorder(&agent.segments, "node-1");
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    series.record(1);
+    until("fine steps", || {
+        let status = http::json(&agent.admin, "/status")?;
+        holds(status["segments"].as_array().is_some_and(|all| !all.is_empty()), &status)
+    });
+    // Two of its scans later the segment is looked at in fine steps for sure.
+    std::thread::sleep(Duration::from_secs(1));
+    let trace = lens_model::Trace::new([0x4b; 16], [0; 8]).unwrap();
+    (0..500).for_each(|_| series.record(2_000_000));
+    series.record_traced(90_000_000, &trace);
+    world.until_merged(&Tally::from([(series.key().clone(), 502)]));
+    let facts = json!({ "at": at(Stage::A), "slice": slice("rust"), "samples": 501,
+        "trace": trace.id_hex() });
+    look(&dir, &world, "captures", &facts);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn captures_outlive_the_aggregator_and_what_is_wrong_is_said() {
     file(&world, &capture, "parquet");
     for (path, status, named) in [
         ("/api/v1/captures/0000000000000000", 404, "no capture"),
-        ("/api/v1/captures/xyz", 404, "no capture"),
+        ("/api/v1/captures/xyz", 400, "16 hexadecimal digits"),
         ("/api/v1/captures?x=1", 400, "x"),
     ] {
         let (got, said) = http::get(world.http(), path).unwrap();

@@ -254,10 +254,14 @@ pub(super) async fn captures(
 }
 
 fn known(api: &Api, id: &str) -> Result<Summary, Problem> {
+    let shown: String = id.chars().take(40).collect();
     let number = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16);
-    number.and_then(|id| api.state.captures.one(id)).ok_or_else(|| {
-        let shown: String = id.chars().take(40).collect();
-        Problem::no_such("capture", format!("no capture {shown:?} is kept: see /api/v1/captures"))
+    let number = number.ok_or_else(|| {
+        let detail = format!("{shown:?} is no capture's id: use 16 hexadecimal digits");
+        Problem::bad_parameter("id", detail)
+    })?;
+    api.state.captures.one(number).ok_or_else(|| {
+        Problem::no_such("capture", format!("no capture {shown} is kept: see /api/v1/captures"))
     })
 }
 

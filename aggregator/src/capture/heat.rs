@@ -49,7 +49,9 @@ fn width(span: Nanos) -> Nanos {
 
 /// The maps of a capture's steps.
 pub(super) fn heat(names: &[Name], steps: &[Step], from: UnixNanos, to: UnixNanos) -> Heat {
-    let width = width(to.since(from));
+    // What agents held may be much less than was asked for: the columns are as fine as that allows.
+    let first = steps.iter().map(|step| step.start).min().unwrap_or(from);
+    let width = width(to.since(from.max(first)));
     let mut of: BTreeMap<&SeriesKey, BTreeMap<u64, Counts>> = BTreeMap::new();
     for step in steps {
         let Some(name) = names.get(step.name as usize) else { continue };

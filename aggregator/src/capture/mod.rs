@@ -110,6 +110,8 @@ struct Open {
 #[derive(Debug, Default)]
 struct Inner {
     open: Option<Open>,
+    /// The one whose files are being written.
+    ending: Option<Summary>,
     /// Oldest first.
     kept: Vec<Summary>,
     /// When a slice was last captured without being asked.
@@ -169,8 +171,9 @@ impl Captures {
             return Err(BeginError::NoAgents);
         }
         let mut inner = self.inner.lock();
-        if let Some(open) = &inner.open {
-            return Err(BeginError::Busy(open.asked.id));
+        let open = inner.open.as_ref().map(|open| open.asked.id);
+        if let Some(id) = open.or(inner.ending.as_ref().map(|ending| ending.id)) {
+            return Err(BeginError::Busy(id));
         }
         let now = self.env.now();
         let last = inner.kept.last().map_or(0, |kept| kept.id);
@@ -271,7 +274,13 @@ impl Captures {
 
     /// Ends the open one: its files are written, and the oldest beyond the bound removed.
     fn finish(&self, state: &State) {
-        let Some(open) = self.inner.lock().open.take() else { return };
+        let open = {
+            let mut inner = self.inner.lock();
+            let Some(open) = inner.open.take() else { return };
+            // Shown as collected until its files are there.
+            inner.ending = Some(open.so_far());
+            open
+        };
         let agents = state.agents.read();
         let without: Vec<AgentName> = agents
             .iter()
@@ -293,6 +302,7 @@ impl Captures {
         let message = format!("{} steps of {} agents", summary.steps, summary.agents.len());
         state.tell("capture", summary.name(), message);
         let mut inner = self.inner.lock();
+        inner.ending = None;
         inner.kept.push(summary);
         while inner.kept.len() > lens_model::limits::CAPTURES_MAX {
             let oldest = inner.kept.remove(0);
@@ -306,7 +316,7 @@ impl Captures {
     pub fn all(&self) -> Vec<Summary> {
         let inner = self.inner.lock();
         let open = inner.open.iter().map(Open::so_far);
-        open.chain(inner.kept.iter().rev().cloned()).collect()
+        open.chain(inner.ending.clone()).chain(inner.kept.iter().rev().cloned()).collect()
     }
 
     /// One of them.

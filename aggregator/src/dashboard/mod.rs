@@ -5,7 +5,7 @@
 //! document is rendered from the same [`Snapshot`] the event stream then sends each second; without
 //! scripting it still shows the numbers of the moment it was asked for.
 //! What the reader may do is rendered into it, so that nobody is offered what would be refused.
-//! Bounds: sheet, scripts and icon together stay under 130 kB; the document is about 15 kB and 2 kB
+//! Bounds: sheet, scripts and icon together stay under 140 kB; the document is about 15 kB and 2 kB
 //! more a series.
 
 mod render;
@@ -33,12 +33,13 @@ const SHEET: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What is served under `/assets/`, by name.
-const ASSETS: [(&str, &str, &str); 16] = [
+const ASSETS: [(&str, &str, &str); 18] = [
     ("address.js", SCRIPT, include_str!("assets/address.js")),
     ("agents.js", SCRIPT, include_str!("assets/agents.js")),
     ("alerts.js", SCRIPT, include_str!("assets/alerts.js")),
     ("ask.js", SCRIPT, include_str!("assets/ask.js")),
     ("canary.js", SCRIPT, include_str!("assets/canary.js")),
+    ("captures.js", SCRIPT, include_str!("assets/captures.js")),
     ("dom.js", SCRIPT, include_str!("assets/dom.js")),
     ("download.js", SCRIPT, include_str!("assets/download.js")),
     ("evidence.js", SCRIPT, include_str!("assets/evidence.js")),
@@ -48,6 +49,7 @@ const ASSETS: [(&str, &str, &str); 16] = [
     ("page.js", SCRIPT, include_str!("assets/page.js")),
     ("plot.js", SCRIPT, include_str!("assets/plot.js")),
     ("rows.js", SCRIPT, include_str!("assets/rows.js")),
+    ("slow.js", SCRIPT, include_str!("assets/slow.js")),
     ("spectrum.js", SCRIPT, include_str!("assets/spectrum.js")),
     ("page.css", SHEET, include_str!("assets/page.css")),
 ];

@@ -93,7 +93,7 @@ async fn only_this_origin_may_be_loaded_and_what_is_unchanged_is_not_sent_again(
 #[test]
 fn sheet_scripts_and_icon_stay_small() {
     let bytes = ICON.len() + ASSETS.iter().map(|(.., body)| body.len()).sum::<usize>();
-    assert!(bytes < 130_000, "{bytes} bytes");
+    assert!(bytes < 140_000, "{bytes} bytes");
 }
 
 #[test]

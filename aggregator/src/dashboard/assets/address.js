@@ -3,9 +3,9 @@
 //
 // slice, stage, arm: the series. r: a span such as 15m, or FROM/TO in RFC 3339. cells: count or
 // percent. zoom: full or tail. view: full or tail of the spectrum. sort, q: the table.
-// open: verdict, or alert:ID.
+// open: verdict, or alert:ID. capture: the id of one.
 
-const BEGIN = { slice: '', stage: '', arm: '', r: '15m', cells: 'count', zoom: 'full', view: 'full', sort: '', q: '', open: '' };
+const BEGIN = { slice: '', stage: '', arm: '', r: '15m', cells: 'count', zoom: 'full', view: 'full', sort: '', q: '', open: '', capture: '' };
 export const SPANS = { '5m': 300, '15m': 900, '1h': 3600, '6h': 21600, '1d': 86400, '7d': 604800 };
 /** Widths of a step, seconds: multiples of the 5 s window that people can read. */
 const STEPS = [5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1800, 3600, 10800, 21600, 86400];

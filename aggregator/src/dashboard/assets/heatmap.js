@@ -68,7 +68,7 @@ const picture = (columns, rows, from, step, scale, percents) => {
 };
 
 const legend = (f, scale, percents) => {
-  const colour = ramp(), x = f.left, y = 20, id = 'heat-ramp', g = f.add('linearGradient', { id });
+  const colour = ramp(), x = f.left, y = 20, id = `${f.node.id}-ramp`, g = f.add('linearGradient', { id });
   for (let i = 0; i <= 4; i++) g.append(svg('stop', { offset: i / 4, 'stop-color': `rgb(${colour(i / 4)})` }));
   const low = percents ? percent(scale.low) : '1', high = percents ? `${percent(scale.most)} of a step` : `${count(Math.ceil(scale.most))} samples`;
   const start = x + low.length * 6.6 + 4;
@@ -97,12 +97,11 @@ const p99 = (f, { points, step }) => {
   }
 };
 
-/** Draws `doc.heat`; `doc` also names subject, span, limits and events. */
-export const draw = (doc, view) => {
-  const node = $('#heat'), heat = doc.heat, filled = heat ? heat.columns.filter((c) => c.buckets.length) : [];
-  drawn = null;
-  plot.note('#heat-note', filled.length ? '' : doc.note || (heat ? `No samples of this series ${doc.when}. Choose a longer time or another series.` : 'Loading…'));
-  if (!filled.length) { node.replaceChildren(); return attr(node, 'aria-label', 'Heat map: nothing to show'); }
+/** Draws `doc.heat` into this SVG; `doc` also names subject, span, limits and events. */
+const paint = (node, note, doc, view) => {
+  const heat = doc.heat, filled = heat ? heat.columns.filter((c) => c.buckets.length) : [];
+  plot.note(note, filled.length ? '' : doc.note || (heat ? `No samples of this series ${doc.when}. Choose a longer time or another series.` : 'Loading…'));
+  if (!filled.length) { node.replaceChildren(); attr(node, 'aria-label', 'Heat map: nothing to show'); return null; }
   const f = plot.frame(node, { subject: doc.subject }), step = heat.step_s * 1000, percents = view.cells === 'percent';
   const [low, high] = plot.around(...reach(heat, filled, view.zoom));
   const rows = Math.max(12, Math.round(f.ph / ROW_PX)), from = Math.max(doc.from, Math.min(Date.parse(filled[0].t), doc.to - 60000));
@@ -114,19 +113,28 @@ export const draw = (doc, view) => {
   const scale = scaleOf(columns, percents), t0 = columns[0].t;
   const { url, width } = picture(columns, rows, t0, step, scale, percents);
   const raw = (t) => f.left + ((t - f.from) / (f.to - f.from)) * f.pw;
-  const clip = f.add('clipPath', { id: 'heat-clip' });
+  const clip = f.add('clipPath', { id: `${node.id}-clip` });
   clip.append(svg('rect', { x: f.left, y: f.top, width: f.pw, height: f.ph }));
-  f.add('image', { href: url, x: raw(t0), y: f.top, width: raw(t0 + width * step) - raw(t0), height: f.ph, preserveAspectRatio: 'none', class: 'cells', 'clip-path': 'url(#heat-clip)' });
+  f.add('image', { href: url, x: raw(t0), y: f.top, width: raw(t0 + width * step) - raw(t0), height: f.ph, preserveAspectRatio: 'none', class: 'cells', 'clip-path': `url(#${node.id}-clip)` });
   p99(f, p99Of(columns, step, doc.lines));
   for (const l of doc.limits) plot.limit(f, l.limit_ms, `${l.quantile} limit ${tick(l.limit_ms)}`);
   plot.events(f, doc.events);
   legend(f, scale, percents);
   const newest = columns[columns.length - 1];
-  attr(node, 'aria-label', `Heat map of ${doc.subject}: latencies from ${tick(low)} to ${tick(high)} ${doc.when}; newest p99 ${ms(newest.p99_ms)} from ${newest.count} samples. Arrow keys read it step by step, shift with them selects a time, Enter looks at just that.`);
+  attr(node, 'aria-label', `Heat map of ${doc.subject}: latencies from ${tick(low)} to ${tick(high)} ${doc.when}; newest p99 ${ms(newest.p99_ms)} from ${newest.count} samples.`);
   f.step = step;
-  drawn = { f, columns, rows, step };
+  return { f, columns, rows, step };
+};
+/** Draws the chosen series, and takes the reader's hands. */
+export const draw = (doc, view) => {
+  const node = $('#heat');
+  drawn = paint(node, '#heat-note', doc, view);
+  if (!drawn) return;
+  attr(node, 'aria-label', `${node.getAttribute('aria-label')} Arrow keys read it step by step, shift with them selects a time, Enter looks at just that.`);
   hands.repaint();
 };
+/** Draws another one, to look at only. */
+export const still = (node, note, doc, view) => { paint(node, note, doc, view); };
 
 const sentence = (t, py) => {
   const { f, columns, rows, step } = drawn, c = columns.find((c) => c.t <= t && t < c.t + step);

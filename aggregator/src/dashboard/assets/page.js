@@ -8,11 +8,13 @@ import { ask, curl, question } from './ask.js';
 import * as agents from './agents.js';
 import * as alerts from './alerts.js';
 import * as canary from './canary.js';
+import * as captures from './captures.js';
 import * as download from './download.js';
 import * as evidence from './evidence.js';
 import * as heatmap from './heatmap.js';
 import * as lines from './lines.js';
 import * as rows from './rows.js';
+import * as slow from './slow.js';
 import * as spectrum from './spectrum.js';
 import { isBrushing } from './plot.js';
 
@@ -107,6 +109,7 @@ const questions = (r) => {
     when,
     heat: question('/api/v1/histogram', { ...own, ...bounds, step: `${steps.heat}s` }),
     spectrum: (arm) => question('/api/v1/histogram', { ...own, arm, ...bounds }),
+    slow: question('/api/v1/exemplars', { ...own, ...bounds }),
     lines: question('/api/v1/quantiles', { ...own, ...bounds, step: `${steps.lines}s`, q: lines.QUANTILES.join(','), ratio: 'true' }),
   };
 };
@@ -120,8 +123,10 @@ const load = async () => {
   const frame = { subject: nameOf(r), place: `${r.slice} · ${STAGES[r.stage]}`, when: when.fixed ? `from ${moment(when.from)} to ${moment(when.to)}` : `in the last ${age(when.span)}`, from: when.from, to: when.to, fixed: when.fixed, limits: r.slo, ratioMax: r.ratio_max };
   try {
     const arms = ARMS.filter((arm) => snap.rows.some((x) => x.slice === r.slice && x.stage === r.stage && x.arm === arm));
-    const [heat, line, ...spectra] = await Promise.all([ask(all.heat), ask(all.lines), ...arms.map((arm) => ask(all.spectrum(arm))), alerts.refresh()]);
+    const [heat, line, requests, ...spectra] = await Promise.all([ask(all.heat), ask(all.lines), ask(all.slow), ...arms.map((arm) => ask(all.spectrum(arm))), alerts.refresh()]);
     if (mine !== turn) return;
+    slow.fill($('#slow .box'), requests.exemplars);
+    text($('#slow-count'), count(requests.exemplars.length));
     doc = { ...nothing(''), ...frame, heat, lines: line, arms: Object.fromEntries(arms.map((arm, i) => [arm, spectra[i]])), events: eventsOf(r) };
   } catch (e) {
     if (mine !== turn) return;
@@ -132,7 +137,7 @@ const load = async () => {
 
 // ---- events
 
-const KINDS = ['verdict', 'agent', 'slice', 'alert', 'canary', 'flag'];
+const KINDS = ['verdict', 'agent', 'slice', 'alert', 'canary', 'capture', 'flag'];
 const hear = (e) => {
   let event;
   try { event = JSON.parse(e.data); } catch { return; }
@@ -140,6 +145,7 @@ const hear = (e) => {
   heard.unshift(event);
   heard.length = Math.min(heard.length, EVENTS_MAX);
   if (event.kind === 'alert') alerts.changed();
+  if (event.kind === 'capture') captures.refresh(true);
   if (event.kind === 'canary') { canary.changed(); canary.refresh(); }
   $('#noevents').hidden = true;
   keyed($('#events'), heard, (s) => `${s.t} ${s.subject} ${s.message}`, (s) => {
@@ -249,6 +255,7 @@ onView((changed) => {
   if ($('#filter').value.trim() !== view.q) $('#filter').value = view.q;
   if (!snap) return;
   showAll();
+  captures.chosen();
   if (!changed.some((name) => asks.includes(name))) return draw();
   if (!changed.every((name) => name === 'r')) { doc = nothing(''); draw(); }
   load();
@@ -267,7 +274,7 @@ document.addEventListener('focusin', (e) => {
 });
 for (const gone of ['focusout', 'scroll']) document.addEventListener(gone, () => { tip.hidden = true; }, true);
 let due = 0;
-const redraw = () => { cancelAnimationFrame(due); due = requestAnimationFrame(draw); };
+const redraw = () => { cancelAnimationFrame(due); due = requestAnimationFrame(() => { draw(); captures.redraw(); }); };
 new ResizeObserver(redraw).observe($('.charts'));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
 
@@ -278,8 +285,9 @@ for (const n of $$('.js')) n.hidden = false;
 const zone = -new Date().getTimezoneOffset();
 text($('#zone'), `Times are this browser’s, UTC${zone < 0 ? '−' : '+'}${String(Math.floor(Math.abs(zone) / 60)).padStart(2, '0')}:${String(Math.abs(zone) % 60).padStart(2, '0')}.`);
 setInterval(streamState, 1000);
-const again = () => { if (document.hidden || !snap || performance.now() - last >= QUIET_MS) return; canary.refresh(); if (!range(0).fixed) load(); else alerts.refresh(); };
+const again = () => { if (document.hidden || !snap || performance.now() - last >= QUIET_MS) return; canary.refresh(); captures.refresh(); if (!range(0).fixed) load(); else alerts.refresh(); };
 setInterval(again, RELOAD_MS);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) load(); });
 canary.refresh();
+captures.refresh(true);
 connect();
