@@ -85,7 +85,7 @@ const STEPS = {
     const traces = await page.$$eval('#capture-slow tbody button', (all) => all.map((b) => b.textContent));
     assert.deepEqual(traces, [facts.trace]);
     await page.click('#capture-slow tbody button');
-    assert.equal(await copied(page), facts.trace);
+    await until('the trace copied', async () => assert.equal(await copied(page), facts.trace));
     const [file] = await Promise.all([page.waitForEvent('download'), page.click('#capture-files a:first-child')]);
     assert.match(fs.readFileSync(await file.path(), 'utf8'), /^#\[/);
     await page.locator('#slow summary').click();
@@ -95,6 +95,7 @@ const STEPS = {
     await page.reload();
     await page.locator('#capture-heat image').waitFor({ state: 'attached' });
     await page.click('#capture-curl');
+    await until('the command copied', async () => assert.match(await copied(page), /^curl/));
     const begun = runs(await copied(page));
     assert.equal(begun.state, 'collecting');
     assert.equal(begun.slice, facts.slice);

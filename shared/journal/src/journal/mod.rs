@@ -279,7 +279,7 @@ impl Journal {
         let mut page = head.encode().to_vec();
         page.extend_from_slice(&bytes);
         let written = self.write(&segment, &page, 0).and_then(|()| {
-            let named = self.disk.sync_dir(&self.dir);
+            let named = self.sync_names();
             named.map_err(|source| self.failed(&self.dir, "sync it", source))
         });
         if let Err(error) = written {
@@ -322,6 +322,7 @@ impl Journal {
             } else {
                 self.disk.remove(&segment.path)?;
             }
+            // Its name is gone, whether for good or not.
             self.index.lock().segments.remove(0);
             // One at a time, oldest first: no crash leaves a gap between those that remain.
             self.sync_names()?;
@@ -523,9 +524,19 @@ impl Journal {
         }
     }
 
+    /// Makes the names in the directory durable.
+    ///
+    /// Of names given since the last success none is to be relied on once this failed: a later
+    /// success need not make them durable. The reserve may bear one, and a file made of it would then
+    /// be nowhere after a power loss, so it is let go; another one is made under a name of its own.
     fn sync_names(&mut self) -> io::Result<()> {
         self.names_unsynced = true;
-        self.disk.sync_dir(&self.dir)?;
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            if self.reserve.take().is_some() {
+                drop(self.disk.remove(&reserve_path(&self.dir)));
+            }
+            return Err(error);
+        }
         self.names_unsynced = false;
         Ok(())
     }

@@ -450,3 +450,50 @@ fn any_bytes_at_all_are_recovered_from() {
         }
     }
 }
+
+/// A full disk, a sync that fails while a file becomes the reserve or the reserve a file, and then
+/// the power: what was acknowledged and is wanted is there.
+#[test]
+fn a_reserve_whose_name_may_not_last_holds_nothing_that_was_acknowledged() {
+    let mut used = 0;
+    for (seed, nth) in (0..40).flat_map(|seed| (1..20).map(move |nth| (seed, nth))) {
+        for crash in CRASHES {
+            let disk = FaultyDisk::new(seed * 31 + nth);
+            let (mut journal, _) = open(&disk);
+            let mut acknowledged = BTreeMap::new();
+            let mut append = |journal: &mut Journal, number: u64| {
+                let bytes = payload(number, 3_000);
+                let entry = Entry { kind: 1, payload: &bytes };
+                if let Ok(positions) = journal.append(&[entry]) {
+                    acknowledged.insert(positions.start, bytes);
+                }
+            };
+            // Two records a file: three files and the reserve.
+            (1..=5).for_each(|number| append(&mut journal, number));
+            disk.fail_sync(nth);
+            let mut trimmed = 1;
+            for round in 0..4 {
+                trimmed = journal.level().next - 2;
+                drop(journal.trim(trimmed));
+                // Whatever was freed is taken by someone else.
+                disk.set_capacity(disk.used());
+                let before = journal.level().files;
+                (0..3).for_each(|number| append(&mut journal, 100 + round * 10 + number));
+                used += u64::from(journal.level().files > before);
+            }
+            drop(journal);
+            disk.crash(crash);
+            disk.set_capacity(u64::MAX);
+            let (journal, found) = open(&disk);
+            let there = all(&journal);
+            for (position, bytes) in acknowledged.range(trimmed..) {
+                assert_eq!(
+                    there.get(position),
+                    Some(bytes),
+                    "seed {seed}, sync {nth} fails, {crash:?}: record {position}, {found:?}"
+                );
+            }
+        }
+    }
+    assert!(used > 0, "the reserve was never needed");
+}
