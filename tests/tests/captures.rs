@@ -199,6 +199,17 @@ fn captures_outlive_the_aggregator_and_what_is_wrong_is_said() {
     assert!(status == 400 && said.contains("parquet"), "{status} {said}");
 }
 
+/// The state of each thread of a process.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let state = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+        after.split(' ').next().unwrap_or_default().to_owned()
+    };
+    tasks.flatten().map(state).collect()
+}
+
 #[test]
 fn an_agent_that_keeps_nothing_answers_so_and_one_that_is_gone_is_named() {
     let mut world = World::bare();
@@ -210,6 +221,11 @@ fn an_agent_that_keeps_nothing_answers_so_and_one_that_is_gone_is_named() {
         holds(seen.iter().all(|agent| agent["connected"] == true), &seen)
     });
     gone.process.signal(Signal::STOP);
+    // Each of its threads stops when it gets there.
+    until("the agent stopped", || {
+        let states = threads(gone.process.pid());
+        holds(states.iter().all(|state| state == "T"), &states)
+    });
     let capture = take(&world, &json!({"last_s": 60}));
     let state = |name: &str| {
         let agents = capture["agents"].as_array().unwrap();
