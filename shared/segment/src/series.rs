@@ -75,8 +75,8 @@ impl Series {
     /// Counts one latency, nanoseconds, of a request that can be looked up by its trace.
     ///
     /// The slowest ones of each second are kept as exemplars until the agent takes them. Beside
-    /// [`Series::record`] this costs a coarse look at the wall clock and one load; the few that are
-    /// kept some 100 ns. Never blocks.
+    /// [`Series::record`] this costs a coarse look at the wall clock and one load: docs/segment.md,
+    /// "Exemplars". Never blocks.
     #[inline]
     pub fn record_traced(&self, nanos: u64, trace: &Trace) {
         self.record(nanos);
