@@ -188,3 +188,30 @@ imagePullSecrets: [{name: registry}]
     assert_eq!(found.len(), 5, "{found:?}");
     found.iter().for_each(|file| check_config(&world, file));
 }
+
+/// A rule that asks for a job nobody scrapes under fires for ever.
+#[test]
+fn rules_and_dashboards_ask_for_the_job_that_is_scraped() {
+    let monitor = fs::read_to_string(deploy("kubernetes/service-monitor.yaml")).unwrap();
+    let named = monitor.split("targetLabel: job, replacement: ").nth(1).unwrap();
+    let named = named.split('}').next().unwrap();
+    let configured = fs::read_dir(deploy("prometheus")).unwrap().flatten();
+    let configured =
+        configured.filter(|entry| entry.file_name().to_string_lossy().starts_with("prometheus-"));
+    let mut read = 0;
+    for entry in configured {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        assert!(text.contains(&format!("job_name: {named}\n")), "{}", entry.path().display());
+        read += 1;
+    }
+    assert!(read >= 2, "a configuration for each Prometheus");
+    let rules = fs::read_dir(deploy("prometheus/rules")).unwrap().flatten();
+    let asked: Vec<String> = rules
+        .flat_map(|entry| {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            let jobs = text.split("job=\"").skip(1);
+            jobs.map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(!asked.is_empty() && asked.iter().all(|job| job == named), "{asked:?} {named}");
+}

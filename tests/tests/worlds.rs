@@ -20,8 +20,9 @@ const SEEDS: u64 = 80;
 /// Seeds beyond those that failed once. 400, 448: a failed sync of a directory brought a removed
 /// spool file back with the power, and what had been merged of it counted again. 1497, 5392: a
 /// database whose sync had failed was trusted by the next process. 11568: a spool file came back
-/// without the snapshot it had begun with, and was written on.
-const FAILED_ONCE: [u64; 5] = [400, 448, 1_497, 5_392, 11_568];
+/// without the snapshot it had begun with, and was written on. 717: a reserve whose name a failed sync
+/// had lost was written to.
+const FAILED_ONCE: [u64; 6] = [400, 448, 717, 1_497, 5_392, 11_568];
 
 /// Worlds at a time.
 const THREADS: usize = 2;
