@@ -15,7 +15,9 @@ use std::sync::atomic::Ordering;
 use lens_journal::AppendError;
 use lens_model::limits::AGENT_SEGMENTS_MAX;
 use lens_model::{Nanos, UnixNanos};
-use lens_segment::{Baseline, Harvest, HarvestError, ReadPolicy, Scan, SegmentReader, scan};
+use lens_segment::{
+    Baseline, Harvest, HarvestError, ReadPolicy, Scan, SegmentInfo, SegmentReader, scan,
+};
 use lens_service::env::Env;
 use lens_service::planted::Planted;
 use lens_wire::{ClockOffset, Instance, Label};
@@ -221,12 +223,7 @@ impl Harvester {
         }
         let markable = self.take_up(&path, &mut reader);
         let info = reader.info();
-        let instance = Arc::new(Instance {
-            name: info.instance.clone(),
-            service: Label::lossy(&info.service),
-            version: Label::lossy(&info.version),
-            zone: self.zone.clone(),
-        });
+        let instance = Arc::new(instance(info, &self.zone));
         info!(instance = %instance.name, version = %instance.version, "segment found");
         let (committed_at, marked) = (None, false);
         let mut held = Held { reader, instance, committed_at, marked, samples: 0, series: 0 };
@@ -420,6 +417,16 @@ impl Held {
             );
             status.drop_counted("segment not marked");
         }
+    }
+}
+
+/// The search node that a segment says it is of.
+pub(crate) fn instance(info: &SegmentInfo, zone: &Label) -> Instance {
+    Instance {
+        name: info.instance.clone(),
+        service: Label::lossy(&info.service),
+        version: Label::lossy(&info.version),
+        zone: zone.clone(),
     }
 }
 

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, error};
 
+use crate::harvest::instance;
+
 /// What an entry takes up beside its block: two counted pointers, lengths, and the allocator's share.
 const ENTRY_BYTES: usize = 80;
 
@@ -191,14 +193,8 @@ impl Sampler {
         // What was counted before belongs to no step.
         reader.harvest(Nanos(u64::MAX), &mut self.harvest).ok()?;
         reader.commit();
-        let info = reader.info();
-        let instance = Instance {
-            name: info.instance.clone(),
-            service: Label::lossy(&info.service),
-            version: Label::lossy(&info.version),
-            zone: self.zone.clone(),
-        };
-        Some((reader, Arc::new(instance)))
+        let instance = Arc::new(instance(reader.info(), &self.zone));
+        Some((reader, instance))
     }
 
     /// One step: what was counted since the last.

@@ -5,6 +5,7 @@
 //! Bounds: [`PER_SLOT_MAX`] a series and slot, [`RETENTION`] of slots, `AGGREGATOR_EXEMPLARS_MAX` in
 //! all. Promise: pure; `now` is an argument.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use lens_model::limits::{AGGREGATOR_EXEMPLARS_MAX, EVENT_FUTURE_SECS_MAX};
@@ -127,7 +128,7 @@ impl Exemplars {
     }
 
     /// Those of the series selected that were recorded in a span, by series and slot.
-    pub fn within<'a>(
+    fn within<'a>(
         &'a self,
         selection: &'a Selection,
         span: Span,
@@ -135,6 +136,19 @@ impl Exemplars {
         let of = self.of.iter().filter(|(key, _)| selection.admits(key));
         of.flat_map(|(key, slots)| slots.values().flatten().map(move |held| (key, held)))
             .filter(move |(_, held)| (span.from..span.to).contains(&held.exemplar.at))
+    }
+
+    /// The slowest `most` of them, slowest first.
+    pub fn slowest<'a>(
+        &'a self,
+        selection: &'a Selection,
+        span: Span,
+        most: usize,
+    ) -> Vec<(&'a SeriesKey, &'a Held)> {
+        let mut found: Vec<_> = self.within(selection, span).collect();
+        found.sort_by_key(|(_, held)| Reverse(held.exemplar.latency));
+        found.truncate(most);
+        found
     }
 
     /// The newest `most` of a series that came after an instant, oldest first.

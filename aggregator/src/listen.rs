@@ -20,8 +20,8 @@ use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
 use lens_wire::{
-    Ack, Capture, Flags, FrameBuffer, FrameError, FromAgent, Hello, MINOR_CAPTURE, MINOR_EXEMPLARS,
-    MINOR_FLAGS, Phase, Reason, Refuse, RefuseCode, Welcome,
+    Ack, Capture, Flags, FrameBuffer, FrameError, FromAgent, Hello, Kind, MINOR_CAPTURE,
+    MINOR_EXEMPLARS, MINOR_FLAGS, Phase, Reason, Refuse, RefuseCode, Welcome,
 };
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, IdleTimeout, RecvStream, SendStream, ServerConfig};
@@ -698,10 +698,7 @@ impl Taken {
                 session.flags.applied = applied.generation;
                 self.seen(session, |agent| agent.applied = Some(applied));
             }
-            FromAgent::Applied(_) => {
-                let text = "APPLIED is not of this connection's minor version".into();
-                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
-            }
+            FromAgent::Applied(_) => return Err(unspoken(Kind::Applied)),
             // WIRE-150
             FromAgent::Exemplars(exemplars) if session.speaks_exemplars => {
                 let left_out = session.stream.exemplars(state, &exemplars, now)?;
@@ -711,19 +708,13 @@ impl Taken {
                     }
                 });
             }
-            FromAgent::Exemplars(_) => {
-                let text = "EXEMPLARS is not of this connection's minor version".into();
-                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
-            }
+            FromAgent::Exemplars(_) => return Err(unspoken(Kind::Exemplars)),
             // WIRE-160
             FromAgent::Captured(captured) if session.speaks_capture => {
                 let (agent, stream) = (session.stream.agent(), &session.stream);
                 state.captures.take(agent, &captured, |id| stream.name(id));
             }
-            FromAgent::Captured(_) => {
-                let text = "CAPTURED is not of this connection's minor version".into();
-                return Err(ConnectionEnd::Refused { code: RefuseCode::Protocol, text });
-            }
+            FromAgent::Captured(_) => return Err(unspoken(Kind::Captured)),
             FromAgent::Skipped(skipped) => debug!(?skipped, "frame skipped"),
             FromAgent::Hello(_) => {
                 let text = "HELLO came twice".into();
@@ -823,6 +814,12 @@ impl Told {
         let (key, signature, document) = (signed.key, signed.signature, signed.bytes.clone());
         Flags { key, signature, document }.encode(incarnation, out);
     }
+}
+
+/// A frame came that is of a later minor version than the connection's. (WIRE-003)
+fn unspoken(kind: Kind) -> ConnectionEnd {
+    let text = format!("{kind} is not of this connection's minor version");
+    ConnectionEnd::Refused { code: RefuseCode::Protocol, text }
 }
 
 /// A life is followed for as long as this lives.

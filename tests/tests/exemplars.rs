@@ -9,12 +9,8 @@ use std::process::Command;
 use lens_model::{Stage, Trace};
 use lens_segment::Recorder;
 use serde_json::Value;
-use world::prometheus::{Prometheus, port};
+use world::prometheus::{NATIVE, Prometheus, port};
 use world::{Agent, PATIENCE, Process, World, holds, http, recorder, slice, until};
-
-/// Flags with which Debian's Prometheus keeps exemplars and takes native histograms both ways.
-const NATIVE: [&str; 2] =
-    ["--enable-feature=native-histograms,exemplar-storage", "--web.enable-remote-write-receiver"];
 
 const SLOWEST_NANOS: u64 = 87_654_321;
 

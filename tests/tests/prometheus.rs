@@ -13,12 +13,8 @@ use lens_model::{Arm, Stage};
 use lens_segment::Recorder;
 use serde_json::Value;
 use world::peers::{present, python};
-use world::prometheus::{Prometheus, feed, port, promtool, shipped};
+use world::prometheus::{NATIVE, Prometheus, feed, port, promtool, shipped};
 use world::{Tally, World, choices, holds, http, recorder, slice, until, until_within};
-
-/// Flags with which Debian's Prometheus takes native histograms both ways.
-const NATIVE: [&str; 2] =
-    ["--enable-feature=native-histograms,exemplar-storage", "--web.enable-remote-write-receiver"];
 
 /// Width of a bucket of schema 5: how far a quantile may be from our own.
 const BUCKET: f64 = 0.021_898;

@@ -107,9 +107,7 @@ fn answer(
     now: UnixNanos,
 ) -> ExemplarsAnswer {
     let held = state.exemplars.read();
-    let mut found: Vec<_> = held.within(selection, span).collect();
-    found.sort_by_key(|(_, held)| std::cmp::Reverse(held.exemplar.latency));
-    found.truncate(ANSWER_EXEMPLARS_MAX);
+    let found = held.slowest(selection, span, ANSWER_EXEMPLARS_MAX);
     let reason = if held.is_empty() {
         Some("no node has named a trace in the last 15 minutes")
     } else if found.is_empty() {

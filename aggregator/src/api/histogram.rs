@@ -196,18 +196,15 @@ fn answer(
         "hdr" => render::hdr_base64(&total).map_err(fault)?,
         "hgrm" => render::hgrm(&total).map_err(fault)?,
         "hlog" => {
-            let mut intervals = Vec::new();
+            let (tag, mut intervals) = (render::tag(selection), Vec::new());
             match step {
                 Some(step) => past.each_step(selection, step, |t, counts| {
-                    intervals.push((t, step, counts.to_sparse()));
+                    intervals.push((t, step, tag.clone(), counts.to_sparse()));
                 })?,
                 None => {
-                    intervals.push((span.from, span.to.since(span.from), total.to_sparse()));
+                    intervals.push((span.from, span.to.since(span.from), tag, total.to_sparse()));
                 }
             }
-            let tag = render::tag(selection);
-            let tagged = |(t, width, counts)| (t, width, tag.clone(), counts);
-            let intervals: Vec<_> = intervals.into_iter().map(tagged).collect();
             hlog::write(span.from, &intervals).map_err(fault)?
         }
         _ => {

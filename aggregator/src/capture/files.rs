@@ -1,17 +1,15 @@
 //! A capture on disk: what is known of it, and its counts in the forms that other tools read.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lens_hist::block::BlockRef;
-use lens_hist::{Counts, Sparse};
 use lens_journal::{read_whole, replace_whole};
 use lens_model::limits::CAPTURE_FILE_BYTES_MAX;
-use lens_model::{Nanos, SeriesKey, UnixNanos};
+use lens_model::{Nanos, UnixNanos};
 use lens_service::env::Env;
 use tracing::warn;
 
+use super::grid::{counted, on_grid};
 use super::heat::heat;
 use super::parquet::parquet;
 use super::{Name, Step, Summary};
@@ -60,8 +58,7 @@ pub(super) struct Files(io::Result<Vec<(Format, Vec<u8>)>>);
 impl Files {
     /// Writes the counts in every form, and counts the samples.
     pub(super) fn of(names: &[Name], steps: &[Step], summary: &mut Summary) -> Self {
-        let blocks = steps.iter().filter_map(|step| BlockRef::parse(&step.block).ok());
-        summary.samples = blocks.map(|(block, _)| block.total()).sum();
+        summary.samples = counted(names, steps).map(|(.., block)| block.total()).sum();
         Self(render(names, steps, summary))
     }
 }
@@ -75,19 +72,10 @@ fn render(names: &[Name], steps: &[Step], summary: &Summary) -> io::Result<Vec<(
 
 /// All nodes of a series together, by the step of the grid that holds the middle of theirs.
 fn log(names: &[Name], steps: &[Step], from: UnixNanos) -> io::Result<Vec<u8>> {
-    let mut merged: BTreeMap<(u64, &SeriesKey), Counts> = BTreeMap::new();
-    for step in steps {
-        let Some(name) = names.get(step.name as usize) else { continue };
-        let Ok((block, _)) = BlockRef::parse(&step.block) else { continue };
-        let middle = step.start.0.saturating_add(step.duration.0 / 2);
-        block.merge_into_dense(merged.entry((middle / GRID.0, &name.key)).or_default());
-    }
-    let intervals: Vec<(UnixNanos, Nanos, String, Sparse)> = merged
-        .into_iter()
-        .map(|((at, key), counts)| {
-            (UnixNanos(at * GRID.0), GRID, key.to_string(), counts.to_sparse())
-        })
-        .collect();
+    let mut intervals = Vec::new();
+    on_grid(names, steps, GRID, |t, key, counts| {
+        intervals.push((t, GRID, key.to_string(), counts.to_sparse()));
+    });
     hlog::write(from, &intervals).map(String::into_bytes)
 }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lens_hist::Counts;
-use lens_hist::block::BlockRef;
 use lens_model::{Arm, Nanos, SeriesKey, Slice, Stage, UnixNanos};
 use serde::Serialize;
 
+use super::grid::on_grid;
 use super::{Name, Step};
 use crate::columns::{Column, column, edges_ms};
 
@@ -52,28 +51,19 @@ pub(super) fn heat(names: &[Name], steps: &[Step], from: UnixNanos, to: UnixNano
     // What agents held may be much less than was asked for: the columns are as fine as that allows.
     let first = steps.iter().map(|step| step.start).min().unwrap_or(from);
     let width = width(to.since(from.max(first)));
-    let mut of: BTreeMap<&SeriesKey, BTreeMap<u64, Counts>> = BTreeMap::new();
-    for step in steps {
-        let Some(name) = names.get(step.name as usize) else { continue };
-        let Ok((block, _)) = BlockRef::parse(&step.block) else { continue };
-        // By its middle: an agent's steps begin when they begin.
-        let middle = step.start.0.saturating_add(step.duration.0 / 2);
-        let columns = of.entry(&name.key).or_default();
-        block.merge_into_dense(columns.entry(middle / width.0).or_default());
-    }
-    let mut series: Vec<Map> = of
-        .into_iter()
-        .map(|(key, columns)| Map {
+    let mut of: BTreeMap<&SeriesKey, Map> = BTreeMap::new();
+    on_grid(names, steps, width, |t, key, counts| {
+        let map = of.entry(key).or_insert_with(|| Map {
             slice: key.slice.clone(),
             stage: key.stage,
             arm: key.arm,
-            count: columns.values().map(Counts::total).sum(),
-            columns: columns
-                .iter()
-                .map(|(at, counts)| column(UnixNanos(at * width.0), counts))
-                .collect(),
-        })
-        .collect();
+            count: 0,
+            columns: Vec::new(),
+        });
+        map.count += counts.total();
+        map.columns.push(column(t, counts));
+    });
+    let mut series: Vec<Map> = of.into_values().collect();
     series.sort_by_key(|map| std::cmp::Reverse(map.count));
     let series_left_out = series.len().saturating_sub(SERIES_MAX);
     series.truncate(SERIES_MAX);

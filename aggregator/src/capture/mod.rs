@@ -8,12 +8,14 @@
 //! kept, of which the oldest gives way.
 
 mod files;
+mod grid;
 mod heat;
 mod parquet;
 mod summary;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -227,13 +229,14 @@ impl Captures {
     /// Whether an agent is to be asked, which it is once: what it gave before its connection ended
     /// is not asked for again.
     pub fn asks(&self, id: u64, agent: &AgentName) -> bool {
-        let mut inner = self.inner.lock();
-        let open = inner.open.as_mut().filter(|open| open.asked.id == id);
-        open.is_some_and(|open| {
-            let known = open.parts.contains_key(agent);
-            open.parts.entry(agent.clone()).or_insert_with(|| AgentPart::new(agent));
-            !known
-        })
+        let asked = self.with(id, |open| match open.parts.entry(agent.clone()) {
+            Entry::Vacant(part) => {
+                part.insert(AgentPart::new(agent));
+                true
+            }
+            Entry::Occupied(_) => false,
+        });
+        asked == Some(true)
     }
 
     /// Notes that an agent's connection ended: what it did not answer it will not answer.
@@ -245,12 +248,11 @@ impl Captures {
         }
     }
 
-    fn with(&self, id: u64, act: impl FnOnce(&mut Open)) {
+    /// Does something to the open capture, if it is this one. (WIRE-165: one that is over takes
+    /// nothing more.)
+    fn with<T>(&self, id: u64, act: impl FnOnce(&mut Open) -> T) -> Option<T> {
         let mut inner = self.inner.lock();
-        // WIRE-165: one that is over takes nothing more.
-        if let Some(open) = inner.open.as_mut().filter(|open| open.asked.id == id) {
-            act(open);
-        }
+        inner.open.as_mut().filter(|open| open.asked.id == id).map(act)
     }
 
     /// Takes a part of an agent's answer; `name` says what each id means.
@@ -321,7 +323,9 @@ impl Captures {
 
     /// One of them.
     pub fn one(&self, id: u64) -> Option<Summary> {
-        self.all().into_iter().find(|summary| summary.id == id)
+        let inner = self.inner.lock();
+        let open = inner.open.as_ref().filter(|open| open.asked.id == id).map(Open::so_far);
+        open.or_else(|| inner.ending.iter().chain(&inner.kept).find(|one| one.id == id).cloned())
     }
 
     /// A file of one.

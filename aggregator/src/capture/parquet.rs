@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use lens_hist::block::BlockRef;
 use lens_hist::layout::{COUNTERS, low};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
@@ -11,6 +10,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
+use super::grid::counted;
 use super::{Name, Step};
 
 /// Rows written at once: what is held of them is 100 bytes each.
@@ -56,9 +56,8 @@ pub(super) fn parquet(names: &[Name], steps: &[Step]) -> Result<Vec<u8>, Parquet
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
     let texts: Vec<[ByteArray; 7]> = names.iter().map(texts).collect();
     let mut rows = Rows::default();
-    for step in steps {
-        let Some(texts) = texts.get(step.name as usize) else { continue };
-        let Ok((block, _)) = BlockRef::parse(&step.block) else { continue };
+    for (_, step, block) in counted(names, steps) {
+        let texts = &texts[step.name as usize];
         block.for_each(|slot, count| rows.push(step, texts, slot, count));
         if rows.t.len() >= ROWS_MAX {
             std::mem::take(&mut rows).write(writer.next_row_group()?)?;

@@ -1,7 +1,5 @@
 //! What is known of a capture beside its counts: whose it is, who answered, which requests were slow.
 
-use std::cmp::Reverse;
-
 use lens_model::{AgentName, Arm, Slice, Stage, UnixNanos};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -177,10 +175,9 @@ impl Summary {
 /// The slowest requests of what a capture asks for.
 pub(super) fn slow(state: &State, asked: &Asked) -> Vec<SlowRequest> {
     let held = state.exemplars.read();
-    let mut found: Vec<_> = held.within(&asked.selection, asked.span).collect();
-    found.sort_by_key(|(_, held)| Reverse(held.exemplar.latency));
-    let slowest = found.into_iter().take(SLOW_MAX);
+    let slowest = held.slowest(&asked.selection, asked.span, SLOW_MAX);
     slowest
+        .into_iter()
         .map(|(key, held)| SlowRequest {
             t: held.exemplar.at,
             slice: key.slice.clone(),

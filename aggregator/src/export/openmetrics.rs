@@ -51,8 +51,9 @@ fn lifetimes(state: &State, snapshot: &Snapshot) -> Vec<(Histogram, u64)> {
     let mut counts = Counts::new();
     let lifetime = |row: &Row| {
         counts.clear();
-        state.windows.read().lifetime(&Selection::series(&row.key()), &mut counts);
-        let slow = state.exemplars.read().newest(&row.key(), UnixNanos(0), EXEMPLARS_MAX);
+        let key = row.key();
+        state.windows.read().lifetime(&Selection::series(&key), &mut counts);
+        let slow = state.exemplars.read().newest(&key, UnixNanos(0), EXEMPLARS_MAX);
         let slow: Vec<_> = slow.iter().map(|held| held.exemplar).collect();
         (Histogram::of(&counts, &slow), counts.overflow())
     };

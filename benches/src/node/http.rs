@@ -119,8 +119,7 @@ async fn search(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let arrived = Instant::now();
-    let trace_id = trace_id(&headers);
-    let trace = trace(&headers, &trace_id);
+    let (trace_id, trace) = trace(&headers);
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
@@ -193,32 +192,21 @@ async fn search(
     }
 }
 
-/// The caller's span, by its `traceparent`.
-fn traceparent(headers: &HeaderMap) -> Option<Trace> {
-    headers.get("traceparent")?.to_str().ok()?.parse().ok()
-}
-
-/// What slow requests are recorded under: the caller's span, or a trace whose id has the form of one.
-fn trace(headers: &HeaderMap, trace_id: &str) -> Option<Trace> {
-    let named = || {
-        let digits = trace_id.len() == 32 && trace_id.bytes().all(|b| b.is_ascii_hexdigit());
-        let id = u128::from_str_radix(trace_id, 16).ok().filter(|_| digits)?;
-        Trace::new(id.to_be_bytes(), [0; 8])
-    };
-    traceparent(headers).or_else(named)
-}
-
-/// The caller's trace id, by its `traceparent`, or what it says when that is printable and short;
-/// else a new one.
-fn trace_id(headers: &HeaderMap) -> String {
-    if let Some(trace) = traceparent(headers) {
-        return trace.id_hex();
+/// The id that a query is answered under, and the trace its slow stages are recorded under: the
+/// caller's span by its `traceparent`; else the id it says, when that is printable and short, or a new
+/// one, and the trace of an id that has the form of one.
+fn trace(headers: &HeaderMap) -> (String, Option<Trace>) {
+    let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(parent) = said("traceparent").and_then(|text| text.parse::<Trace>().ok()) {
+        return (parent.id_hex(), Some(parent));
     }
-    headers
-        .get("x-trace-id")
-        .and_then(|value| value.to_str().ok())
+    let id = said("x-trace-id")
         .filter(|id| (1..=TRACE_ID_BYTES_MAX).contains(&id.len()))
-        .map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned)
+        .map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned);
+    let digits = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = u128::from_str_radix(&id, 16).ok().filter(|_| digits);
+    let trace = number.and_then(|number| Trace::new(number.to_be_bytes(), [0; 8]));
+    (id, trace)
 }
 
 fn refused(status: StatusCode, refusal: &Refusal, trace_id: &str) -> Response {

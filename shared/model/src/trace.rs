@@ -35,6 +35,11 @@ impl Trace {
         self.span
     }
 
+    /// The span, when it is known.
+    pub fn known_span(&self) -> Option<[u8; 8]> {
+        Some(self.span).filter(|span| *span != [0; 8])
+    }
+
     /// The trace, 32 hexadecimal digits.
     pub fn id_hex(&self) -> String {
         hex(&self.id)
@@ -42,7 +47,7 @@ impl Trace {
 
     /// The span, 16 hexadecimal digits; `None` when it is not known.
     pub fn span_hex(&self) -> Option<String> {
-        (self.span != [0; 8]).then(|| hex(&self.span))
+        self.known_span().map(|span| hex(&span))
     }
 }
 

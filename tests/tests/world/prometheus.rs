@@ -9,6 +9,10 @@ use serde_json::Value;
 use super::peers::present;
 use super::{Process, http, until};
 
+/// Flags with which Debian's Prometheus keeps exemplars and takes native histograms both ways.
+pub const NATIVE: [&str; 2] =
+    ["--enable-feature=native-histograms,exemplar-storage", "--web.enable-remote-write-receiver"];
+
 /// A free port, taken by nobody for the moment.
 pub fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

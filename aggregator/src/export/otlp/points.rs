@@ -269,7 +269,7 @@ fn example(held: &Held) -> Example {
         ],
         time_unix_nano: exemplar.at.0,
         trace_id: exemplar.trace.id().to_vec(),
-        span_id: exemplar.trace.span_hex().map_or(vec![], |_| exemplar.trace.span().to_vec()),
+        span_id: exemplar.trace.known_span().map(Vec::from).unwrap_or_default(),
         value: Some(exemplar::Value::AsDouble(exemplar.seconds())),
     }
 }
