@@ -70,6 +70,9 @@ struct Writer {
     renewal_due: Option<Incarnation>,
     /// The next batch begins with a snapshot.
     snapshot_due: bool,
+    /// Where the last whole snapshot begins: what follows means nothing without it, so its file
+    /// stays until another one has its place, acknowledged or not.
+    snapshot_at: u64,
     damages: Vec<(u64, u64)>,
     /// Whether numbers cannot go on, whatever the aggregator has.
     renew: bool,
@@ -168,7 +171,8 @@ impl DurableSpool {
             gone: Vec::new(),
             renewal_due: None,
             // What a file begins with may have been torn off it.
-            snapshot_due: begin || journal.begins_file(),
+            snapshot_due: begin || journal.begins_file() || replay.ends_within_snapshot(),
+            snapshot_at: replay.snapshot_at,
             damages,
             renew: why.is_some(),
             journal,
@@ -294,16 +298,15 @@ impl DurableSpool {
         let wrote = |error| too_small(error, &batch, !snapshot.is_empty());
         if self.planted.contains(Planted::SendBeforeSpooled) {
             self.publish(at, deltas, &sizes);
-            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
+            write(&mut writer, &batch, !snapshot.is_empty()).map_err(wrote)?;
         } else {
-            write(&mut writer.journal, &batch, !snapshot.is_empty()).map_err(wrote)?;
+            write(&mut writer, &batch, !snapshot.is_empty()).map_err(wrote)?;
             self.publish(at, deltas, &sizes);
         }
         if !payloads.is_empty() {
             writer.gone.clear();
             writer.harvested = end;
         }
-        writer.snapshot_due &= snapshot.is_empty();
         Ok(())
     }
 
@@ -370,6 +373,7 @@ impl DurableSpool {
             ledger.position(before.next())
         };
         let wanted = wanted.unwrap_or_else(|| writer.journal.level().next);
+        let wanted = wanted.min(writer.snapshot_at);
         // What could not be removed is tried again with the next append, and harms nobody.
         drop(writer.journal.trim(wanted));
     }
@@ -392,8 +396,7 @@ impl DurableSpool {
             self.snapshot_unless_fits(writer, 1, payload[0].len(), committed)
         };
         let batch = entries(SNAPSHOT, &snapshot, RENEWAL, &payload);
-        write(&mut writer.journal, &batch, !snapshot.is_empty())?;
-        writer.snapshot_due &= snapshot.is_empty();
+        write(writer, &batch, !snapshot.is_empty())?;
         writer.renewal_due = None;
         self.ledger.lock().renew(incarnation);
         Ok(())
@@ -410,9 +413,15 @@ fn entries<'a>(
     these.chain(those.iter().map(|payload| Entry { kind: second, payload })).collect()
 }
 
-fn write(journal: &mut Journal, batch: &[Entry<'_>], new_file: bool) -> Result<(), SpoolError> {
-    let written = if new_file { journal.append_to_new(batch) } else { journal.append(batch) };
-    written.map(drop).map_err(SpoolError::Append)
+/// Appends a batch; one that begins with a snapshot begins a file.
+fn write(writer: &mut Writer, batch: &[Entry<'_>], snapshot: bool) -> Result<(), SpoolError> {
+    if snapshot {
+        writer.snapshot_at = writer.journal.append_to_new(batch)?.start;
+        writer.snapshot_due = false;
+    } else {
+        writer.journal.append(batch)?;
+    }
+    Ok(())
 }
 
 /// What a full spool is, when no acknowledgement could make room in it: the file being written stays

@@ -31,7 +31,10 @@ pub(super) struct Replay {
     pub(super) harvested: UnixNanos,
     /// Damages that the last renewal knew of.
     pub(super) damages: Vec<(u64, u64)>,
-    staging: Option<Baselines>,
+    /// Where the last whole snapshot begins.
+    pub(super) snapshot_at: u64,
+    /// A snapshot of which parts are still to come, and where it begins.
+    staging: Option<(u64, Baselines)>,
     names: Names,
 }
 
@@ -46,6 +49,7 @@ impl Replay {
             baselines: Baselines::default(),
             harvested: UnixNanos(0),
             damages: Vec::new(),
+            snapshot_at: 0,
             staging: None,
             names: Names::default(),
         }
@@ -55,7 +59,7 @@ impl Replay {
     pub(super) fn take(&mut self, record: &JournalRecord) {
         let made_sense = match record.kind {
             DELTA => self.delta(record),
-            SNAPSHOT => self.snapshot(&record.payload),
+            SNAPSHOT => self.snapshot(record),
             RENEWAL => self.renewal(&record.payload),
             _ => None,
         };
@@ -101,12 +105,17 @@ impl Replay {
         Some(())
     }
 
-    fn snapshot(&mut self, payload: &[u8]) -> Option<()> {
-        let (head, parts) = decode_snapshot(payload)?;
+    /// Whether the records end within a snapshot: the rest of it was torn off.
+    pub(super) const fn ends_within_snapshot(&self) -> bool {
+        self.staging.is_some()
+    }
+
+    fn snapshot(&mut self, record: &JournalRecord) -> Option<()> {
+        let (head, parts) = decode_snapshot(&record.payload)?;
         if head.first {
-            self.staging = Some(Baselines::default());
+            self.staging = Some((record.position, Baselines::default()));
         }
-        let staging = self.staging.as_mut()?;
+        let (_, staging) = self.staging.as_mut()?;
         for part in parts {
             staging.touch(part.incarnation);
             for block in &part.blocks {
@@ -122,7 +131,7 @@ impl Replay {
         if !head.last {
             return Some(());
         }
-        self.baselines = self.staging.take()?;
+        (self.snapshot_at, self.baselines) = self.staging.take()?;
         (self.origin, self.harvested) = (head.origin, head.harvested);
         if self.complete {
             // Lost records keep their numbers, which the ledger does not.

@@ -182,6 +182,11 @@ impl Host {
         }
     }
 
+    /// Whether its program runs and was not asked to stop.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some() && self.start_at.is_none()
+    }
+
     /// Turns a bit of one of its spool's files; false when nothing has been written there.
     pub fn flip_bit(&mut self, file: u64, bit: u64) -> bool {
         let dir = Path::new(super::programs::SPOOL_DIR);

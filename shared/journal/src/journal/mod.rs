@@ -123,6 +123,8 @@ pub struct Journal {
     index: Arc<Mutex<Index>>,
     /// Whether the last segment takes more.
     open: bool,
+    /// What follows the last record of the last segment is not zero.
+    torn: bool,
     trim: u64,
     /// The highest number a file was given.
     number: u64,
@@ -175,7 +177,14 @@ impl Journal {
             Found::None { number, unreadable } => {
                 sync_parent(&*disk, dir)?;
                 let recovery = Recovery { files_unreadable: unreadable, ..created };
-                Recovered { recovery, segments: Vec::new(), open: false, trim: 0, number }
+                Recovered {
+                    recovery,
+                    segments: Vec::new(),
+                    open: false,
+                    torn: false,
+                    trim: 0,
+                    number,
+                }
             }
         };
         let mut journal = Self::of(disk, dir, options, checks, found.open, lock);
@@ -201,6 +210,7 @@ impl Journal {
             checks,
             index: Arc::new(Mutex::new(index)),
             open,
+            torn: false,
             trim: 1,
             number: 0,
             reserve: None,
@@ -212,6 +222,7 @@ impl Journal {
 
     fn take(&mut self, found: &Recovered) {
         self.checks.identity = found.recovery.identity;
+        self.torn = found.torn;
         self.number = found.number;
         let mut index = self.index.lock();
         index.segments.clone_from(&found.segments);
@@ -240,6 +251,9 @@ impl Journal {
     /// [`AppendError`]: nothing of the batch is durable or visible.
     pub fn append(&mut self, batch: &[Entry<'_>]) -> Result<Range<u64>, AppendError> {
         let payload = self.check(batch)?;
+        if self.torn {
+            self.cut_off()?;
+        }
         if !self.fits(batch.len(), payload) {
             return self.append_to_new(batch);
         }
@@ -262,6 +276,29 @@ impl Journal {
             *last = segment;
         }
         Ok(from..index.next)
+    }
+
+    /// Empties what follows the last record: what a batch does not overwrite of it must not be taken
+    /// for part of the batch.
+    fn cut_off(&mut self) -> Result<(), AppendError> {
+        let Some(last) = self.index.lock().segments.last().cloned() else { return Ok(()) };
+        let cut = last.file.set_len(last.end).and_then(|()| last.file.sync());
+        if let Err(source) = cut {
+            let failed = self.failed(&last.path, "shorten it", source);
+            self.abandon(None);
+            self.torn = false;
+            return Err(failed);
+        }
+        // Where there is no space for it any more, another file is begun.
+        let allocated = last.file.allocate(last.length);
+        self.open &= allocated.is_ok();
+        self.torn = false;
+        if allocated.is_err()
+            && let Some(last) = self.index.lock().segments.last_mut()
+        {
+            last.length = last.end;
+        }
+        Ok(())
     }
 
     /// Appends a batch at the beginning of a new file.
@@ -290,7 +327,7 @@ impl Journal {
         let mut index = self.index.lock();
         index.next = segment.next;
         index.segments.push(segment);
-        self.open = true;
+        (self.open, self.torn) = (true, false);
         Ok(from..index.next)
     }
 

@@ -73,6 +73,8 @@ pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     /// Whether more may be written to the last segment.
     pub(super) open: bool,
+    /// Whether what follows its last record is not zero.
+    pub(super) torn: bool,
     pub(super) trim: u64,
     /// The highest number a file has.
     pub(super) number: u64,
@@ -131,6 +133,7 @@ pub(super) fn recover(
     }
     let mut last = scan.file(last.clone(), None, &checks)?;
     let open = scan.prove(disk, dir, &mut last, options.segment_bytes, &checks)?;
+    let torn = scan.recovery.torn_bytes > 0;
     segments.push(last);
     // A file that was never finished leaves no gap; one that was and cannot be read does.
     let oldest = segments.first().map_or((0, 0), |oldest| (oldest.number, oldest.first));
@@ -146,6 +149,7 @@ pub(super) fn recover(
         recovery: scan.recovery,
         segments,
         open,
+        torn,
         trim: scan.trim,
         number,
     }))
@@ -349,10 +353,9 @@ impl Scan {
         last.file.write_at(&batch, at).map_err(failed("write it"))?;
         let clean = is_zero(&*last.file, last.end, last.length).map_err(failed("read it"))?;
         if !clean {
+            // They stay until something is written in their place: whoever is told of them may be
+            // killed before it acts on it, and its successor is to be told, too.
             self.recovery.torn_bytes = last.length - last.end;
-            // What a later batch does not overwrite must not be taken for part of it.
-            last.file.set_len(last.end).map_err(failed("shorten it"))?;
-            last.length = last.end;
         }
         let wanted = last.length.max(segment_bytes);
         let open = match last.file.allocate(wanted) {
