@@ -17,6 +17,7 @@ use lens_model::{Arm, Slice, UnixNanos};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::guards::GuardState;
 use crate::judge::{self, Health};
 use crate::state::State;
 use crate::window::{RequestCounts, Span};
@@ -103,6 +104,8 @@ pub struct Snapshot {
     pub agents: Vec<Agent>,
     /// Alerts that are open, and whom they are told to.
     pub alerts: crate::alerts::show::Summary,
+    /// What watches search itself and how it stands; empty where nothing is configured.
+    pub guards: Vec<GuardState>,
     /// Stretches within the summary window that an agent did not account for.
     pub incomplete: Vec<Incomplete>,
 }
@@ -142,6 +145,7 @@ impl Snapshot {
             totals,
             agents,
             alerts: state.alerts.summary(now),
+            guards: state.guards.states(),
             incomplete,
         }
     }

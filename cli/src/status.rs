@@ -105,6 +105,11 @@ fn print(snapshot: &Value) {
     for line in alerts::lines(&snapshot["alerts"]["open"]) {
         println!("{line}");
     }
+    for guard in snapshot["guards"].as_array().into_iter().flatten() {
+        let (name, state, message) = (&guard["guard"], &guard["state"], &guard["message"]);
+        let since = guard["since"].as_str().map_or(String::new(), |at| format!(" since {at}"));
+        println!("guard {}: {}{since}: {}", text(name), text(state), text(message));
+    }
     for agent in snapshot["agents"].as_array().into_iter().flatten() {
         let state = if agent["connected"] == true { "connected" } else { "gone" };
         println!(

@@ -145,6 +145,10 @@ fn an_engine_that_finds_nothing_twice_is_killed_and_the_kill_is_recorded_and_end
     let (_, metrics) = http::get(world.http(), "/metrics").unwrap();
     let sample = "lens_guard_state{guard=\"switch/zero_results_emergency\",state=\"alarm\"} 1";
     assert!(metrics.contains(sample), "{metrics}");
+    let out = run(&["status", "--url", &format!("http://{}", world.http())]);
+    let told = String::from_utf8(out.stdout).unwrap();
+    let line = told.lines().find(|line| line.starts_with("guard switch/zero_results_emergency"));
+    assert!(line.is_some_and(|line| line.contains(": alarm since 20")), "{told}");
     // It outlives a kill -9, and results alone do not end it.
     world.aggregator().kill();
     start(&mut world, &engine, "false");

@@ -55,6 +55,7 @@ fn spread<T: Send>(count: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
 }
 
 /// Lives these worlds and fails with what went wrong in any of them.
+#[allow(clippy::print_stdout, reason = "sums that a reader of the test run wants")]
 fn live(plans: &[Plan]) -> Totals {
     let failures = spread(plans.len() as u64, |at| {
         let plan = &plans[usize::try_from(at).unwrap()];

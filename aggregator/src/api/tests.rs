@@ -6,6 +6,7 @@ mod data;
 mod described;
 mod doors;
 mod health;
+mod judged;
 mod metrics;
 mod past;
 mod refused;

@@ -33,7 +33,7 @@ const SHEET: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What is served under `/assets/`, by name.
-const ASSETS: [(&str, &str, &str); 18] = [
+const ASSETS: [(&str, &str, &str); 19] = [
     ("address.js", SCRIPT, include_str!("assets/address.js")),
     ("agents.js", SCRIPT, include_str!("assets/agents.js")),
     ("alerts.js", SCRIPT, include_str!("assets/alerts.js")),
@@ -44,6 +44,7 @@ const ASSETS: [(&str, &str, &str); 18] = [
     ("download.js", SCRIPT, include_str!("assets/download.js")),
     ("evidence.js", SCRIPT, include_str!("assets/evidence.js")),
     ("format.js", SCRIPT, include_str!("assets/format.js")),
+    ("guards.js", SCRIPT, include_str!("assets/guards.js")),
     ("heatmap.js", SCRIPT, include_str!("assets/heatmap.js")),
     ("lines.js", SCRIPT, include_str!("assets/lines.js")),
     ("page.js", SCRIPT, include_str!("assets/page.js")),

@@ -42,7 +42,7 @@ impl Standing {
 }
 
 /// One guard.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct GuardState {
     /// Its name: `cusum/GAUGE`, `probe/NAME` or `switch/NAME`.
     #[schema(example = "probe/class")]

@@ -16,8 +16,15 @@ use lens_benches::load::{Arrival, Distribution};
 
 use super::world::{Tally, World};
 
-/// Part of the time that is warm-up: names are new, caches fill.
+/// Part of the time that is warm-up at least: names are new, caches fill.
 const WARM_UP_SHARE: f64 = 0.2;
+
+/// Warm-up, seconds, in a run that is long enough: until the slots that memory holds, six minutes by
+/// default, are all there and the first of them has been let go.
+const WARM_UP_SECS: f64 = 390.0;
+
+/// Part of the time that is warm-up at most.
+const WARM_UP_SHARE_MAX: f64 = 0.65;
 
 /// Growth from then on that counts as flat, of what there was: a shared machine is never still.
 const GROWTH_MAX: f64 = 0.05;
@@ -158,7 +165,8 @@ impl Soak {
                 self.looks.iter().filter(|look| (from..=from + 0.1).contains(&share(look)));
             median(chosen.map(|look| look.resident).collect())
         };
-        (within(WARM_UP_SHARE), within(0.9))
+        let warm_up = (WARM_UP_SECS / whole.max(1e-9)).clamp(WARM_UP_SHARE, WARM_UP_SHARE_MAX);
+        (within(warm_up), within(0.9))
     }
 
     /// Agents that were refused or lost, and deltas that were never acknowledged.

@@ -9,6 +9,7 @@ import * as agents from './agents.js';
 import * as alerts from './alerts.js';
 import * as canary from './canary.js';
 import * as captures from './captures.js';
+import * as guards from './guards.js';
 import * as download from './download.js';
 import * as evidence from './evidence.js';
 import * as heatmap from './heatmap.js';
@@ -176,6 +177,7 @@ const showAll = () => {
   showChosen();
   rows.show(snap);
   agents.show(snap);
+  guards.show(snap);
   alerts.show(snap);
 };
 const take = (e) => {
