@@ -1,9 +1,12 @@
 //! From a decision to a node's load: the aggregator's call, signature, disk, QUIC, the agent's
 //! verification and disk, the flag page, and a node that reads it. Everything is the programs' own,
-//! in one process on loopback; the node looks all the time, on a thread of its own.
+//! in one process on loopback; the node looks all the time, on a thread of its own. The emergency's own
+//! call, a bare `POST /canary/killswitch` over a connection that is made for it, is timed whole, too.
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +62,7 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
     let (rounds, began) = (options.pick(400, 20), Instant::now());
     let mut changes = Vec::new();
     let mut kills = Vec::new();
+    let mut posts = Vec::new();
     for round in 0..rounds {
         if began.elapsed() > ALL_MAX {
             break;
@@ -72,6 +76,8 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
                 .timed(runtime, async |flags| Ok(flags.kill("bench", "bench").await.generation))?,
         );
         world.timed(runtime, async |flags| Ok(flags.release().await?.generation))?;
+        posts.push(world.timed_post()?);
+        world.timed(runtime, async |flags| Ok(flags.release().await?.generation))?;
         if (round + 1) % (rounds / 10) == 0 {
             eprintln!("propagation: {} of {rounds} rounds, {:.1?}", round + 1, began.elapsed());
         }
@@ -80,6 +86,7 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
     for (name, mut times, limit) in [
         ("share, call to node's load", changes, None),
         ("kill, call to node's load", kills, Some(KILL_NANOS_MAX)),
+        ("kill, POST to node's load", posts, Some(KILL_NANOS_MAX)),
     ] {
         times.sort_by(f64::total_cmp);
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| nearest_rank(&times, q).unwrap_or(f64::NAN));
@@ -97,11 +104,12 @@ fn measure(runtime: &Runtime, dir: &Path, options: Options) -> Outcome<Report> {
 
 struct World {
     flags: Flags,
+    http: SocketAddr,
     /// The newest generation the node has read, and since when by `began`, nanoseconds.
     seen: Arc<(AtomicU64, AtomicU64)>,
     began: Instant,
     /// Their senders' end means shutdown.
-    _running: [lens_service::shutdown::Trigger; 2],
+    _running: [lens_service::shutdown::Trigger; 3],
 }
 
 fn settings(keys: &'static [Key], files: &CertFiles, more: &[(&str, String)]) -> Outcome<Settings> {
@@ -131,6 +139,11 @@ impl World {
         let (address, state) = (aggregator.address()?, aggregator.state());
         let (stop_aggregator, stopped) = Shutdown::manual();
         tokio::spawn(aggregator.run(stopped));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let http = listener.local_addr()?;
+        let (stop_http, stopped) = Shutdown::manual();
+        let router = lens_aggregator::api::router(Arc::clone(&state));
+        tokio::spawn(lens_aggregator::serve::serve(listener, None, router, stopped));
 
         let more = [
             ("segments.dir", at("segments")),
@@ -149,8 +162,8 @@ impl World {
         let node = Recorder::create(dir.join("segments"), node)?;
         let told = Arc::clone(&seen);
         std::thread::spawn(move || watch(&node, &told, began));
-        let running = [stop_aggregator, stop_agent];
-        Ok(Self { flags: state.flags.clone(), seen, began, _running: running })
+        let running = [stop_aggregator, stop_agent, stop_http];
+        Ok(Self { flags: state.flags.clone(), http, seen, began, _running: running })
     }
 
     /// From the call to the node's load of what it decided, nanoseconds.
@@ -162,6 +175,24 @@ impl World {
         let called = self.began.elapsed();
         let generation = runtime.block_on(decide(&self.flags))?;
         self.reaches_the_node(generation)?;
+        let seen = Duration::from_nanos(self.seen.1.load(Ordering::Acquire));
+        Ok(nanos(seen.saturating_sub(called)))
+    }
+
+    /// From before the connection of a kill by `POST` to the node's load of it, nanoseconds.
+    fn timed_post(&self) -> Outcome<f64> {
+        let called = self.began.elapsed();
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(ROUND_MAX))?;
+        stream.write_all(
+            b"POST /canary/killswitch HTTP/1.1\r\nhost: lens\r\nconnection: close\r\n\r\n",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if !answer.starts_with("HTTP/1.1 200") {
+            return Err(format!("the kill was answered with {answer}").into());
+        }
+        self.reaches_the_node(self.flags.status().generation)?;
         let seen = Duration::from_nanos(self.seen.1.load(Ordering::Acquire));
         Ok(nanos(seen.saturating_sub(called)))
     }

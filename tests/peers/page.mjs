@@ -287,6 +287,19 @@ const STEPS = {
     errors.length = 0;
   },
 
+  async guarded({ page }) {
+    await ready(page);
+    await page.locator('#guards tbody tr:has-text("probe/gone"):has-text("alarm")').waitFor();
+    await until('the table says what the API says', async () => {
+      const { guards } = await api('/api/v1/guards');
+      const shown = await page.locator('#guards tbody tr').evaluateAll((rows) => rows.map((row) => [row.cells[0].textContent, row.cells[3].textContent]));
+      assert.deepEqual(shown, guards.map((guard) => [guard.guard, guard.message]));
+      const bad = guards.filter((guard) => guard.state !== 'ok').length;
+      assert.equal(await page.locator('#guards-say').textContent(), `${bad} of ${guards.length} not known to be well`);
+    });
+    await accessible(page, 'guarded');
+  },
+
   async empty({ page }) {
     await ready(page);
     await page.locator('#empty:has-text("lens demo")').waitFor();

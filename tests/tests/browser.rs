@@ -188,6 +188,19 @@ fn an_accessibility_check_finds_nothing_in_light_and_dark_wide_and_narrow() {
 }
 
 #[test]
+fn guards_stand_in_a_table_of_their_own_with_what_they_saw() {
+    let Some(dir) = driver() else { return };
+    // Nothing listens there.
+    let probe = [("name", "gone"), ("query", "def"), ("url", "http://127.0.0.1:9/search")];
+    let probe = [&probe[..], &[("every_s", "1"), ("retries", "0")]].concat();
+    let probe = probe.iter().map(|(key, value)| (format!("guards.probe.0.{key}"), *value));
+    let settings: Vec<(String, &str)> = probe.chain([("guards.again_s".into(), "1")]).collect();
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(key, value)| (&**key, *value)).collect();
+    look(&dir, &World::new(&settings), "guarded", &json!({}));
+}
+
+#[test]
 fn a_page_without_data_says_what_to_do() {
     let Some(dir) = driver() else { return };
     look(&dir, &World::new(&[]), "empty", &json!({}));
