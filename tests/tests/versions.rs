@@ -3,12 +3,18 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use lens_model::{Incarnation, SeriesKey};
+use lens_model::{Incarnation, Sequence, SeriesKey, Trace};
+use lens_service::time::unix_now;
 use lens_service::tls::{self, Crypto};
-use lens_wire::{FromAggregator, Hello, Label, MINOR, Phase, RefuseCode};
+use lens_wire::{
+    Ack, Applied, Exemplars, FrameBuffer, FromAgent, FromAggregator, Hello, Label, MINOR,
+    MINOR_CAPTURE, MINOR_EXEMPLARS, MINOR_FLAGS, Phase, RefuseCode, Trouble, Welcome,
+};
 use redb::ReadableTable;
 use world::peer::{Peer, client, connect};
 use world::{Tally, World, holds, http, identity, recorder, same, slice, until};
@@ -58,6 +64,161 @@ async fn an_agent_upgraded_while_running_goes_on_where_the_older_was() {
     }
     new.acknowledged(2).await;
     world.until_merged(&Tally::from([(key(), 15)]));
+}
+
+/// A HELLO of an earlier minor version.
+fn earlier_hello(minor: u16, life: Incarnation) -> Vec<u8> {
+    let mut hello = Hello::new("host-1".parse().unwrap(), life, Label::lossy("agent/0"));
+    hello.minor = minor;
+    let mut frame = Vec::new();
+    hello.encode(&mut frame);
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_an_earlier_minor_version_is_sent_nothing_that_it_would_not_know() {
+    for minor in 0..=MINOR {
+        let world = World::new(&[]);
+        let files = identity(&world.issue("host-1"));
+        let life = Incarnation(7);
+        let hello = earlier_hello(minor, life);
+        let (mut peer, answer) = Peer::begin(world.quic(), &files, life, &hello).await;
+        let FromAggregator::Welcome(welcome) = answer else { panic!("not let in: {answer:?}") };
+        assert_eq!(welcome.minor, minor);
+        let delta = peer.delta(1, &key(), &[1_000_000; 10]);
+        peer.say(&delta).await;
+        peer.acknowledged(1).await;
+        world.until_merged(&Tally::from([(key(), 10)]));
+        // Something is decided, and something asked for; deltas go on beside them.
+        assert_eq!(http::post(world.http(), "/canary/killswitch", "").unwrap().0, 200);
+        let wanted = serde_json::json!({ "slice": "backend/rust/large" }).to_string();
+        let (status, begun) = http::post(world.http(), "/api/v1/captures", &wanted).unwrap();
+        assert_eq!(status, 202, "{begun}");
+        let (mut flags, mut captures) = (0, 0);
+        for sequence in 2..12 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let delta = peer.delta(sequence, &key(), &[1_000_000]);
+            peer.say(&delta).await;
+            loop {
+                match peer.answer(peer.phase()).await {
+                    Some(FromAggregator::Ack(ack)) if ack.acked.0 >= sequence => break,
+                    Some(FromAggregator::Ack(_)) => {}
+                    Some(FromAggregator::Flags(_)) => flags += 1,
+                    Some(FromAggregator::Capture(_)) => captures += 1,
+                    other => panic!("minor version {minor}: {other:?}"),
+                }
+            }
+        }
+        let speaks = |from: u16| minor >= from;
+        assert_eq!(flags > 0, speaks(MINOR_FLAGS), "minor version {minor}: {flags} FLAGS");
+        assert_eq!(
+            captures > 0,
+            speaks(MINOR_CAPTURE),
+            "minor version {minor}: {captures} CAPTURE"
+        );
+        world.until_merged(&Tally::from([(key(), 20)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_connections_minor_version_does_not_have_is_refused_and_what_was_merged_stays() {
+    let world = World::new(&[]);
+    let files = identity(&world.issue("host-1"));
+    let mut ahead = Vec::new();
+    let applied = Applied { generation: 1, pages: 1, failed: 0, trouble: Trouble::None };
+    applied.encode(Incarnation(7), &mut ahead);
+    let mut exemplars = Vec::new();
+    Exemplars::default().encode(Incarnation(7), &mut exemplars);
+    let frames =
+        [(0, &ahead, "APPLIED"), (0, &exemplars, "EXEMPLARS"), (1, &exemplars, "EXEMPLARS")];
+    for (sequence, (minor, frame, kind)) in (1..).zip(frames) {
+        let life = Incarnation(7);
+        let hello = earlier_hello(minor, life);
+        let (mut peer, answer) = Peer::begin(world.quic(), &files, life, &hello).await;
+        assert!(matches!(answer, FromAggregator::Welcome(_)), "{answer:?}");
+        let delta = peer.delta(sequence, &key(), &[1_000_000; 10]);
+        peer.say(&delta).await;
+        peer.acknowledged(sequence).await;
+        peer.say(frame).await;
+        let refusal = peer.refusal(peer.phase()).await;
+        assert_eq!(refusal.code, RefuseCode::Protocol, "{refusal:?}");
+        let told = format!("{kind} is not of this connection's minor version");
+        assert!(refusal.text.to_string().contains(&told), "{refusal:?}");
+    }
+    world.until_merged(&Tally::from([(key(), 30)]));
+}
+
+/// An aggregator by hand, of an earlier minor version: lets agents in, acknowledges their deltas, and
+/// notes the kinds of frames they send.
+async fn older_aggregator(
+    endpoint: quinn::Endpoint,
+    minor: u16,
+    seen: Arc<Mutex<BTreeSet<String>>>,
+) {
+    while let Some(incoming) = endpoint.accept().await {
+        let Ok(connection) = incoming.await else { continue };
+        let Ok((mut send, mut receive)) = connection.accept_bi().await else { continue };
+        let (mut buffer, mut phase) = (FrameBuffer::default(), Phase::Opening);
+        while let Ok(Some(chunk)) = receive.read_chunk(64 << 10, true).await {
+            let (mut bytes, mut out) = (&chunk.bytes[..], Vec::new());
+            while let Some(frame) = buffer.next_frame(&mut bytes).unwrap() {
+                let frame = FromAgent::parse(frame, phase).unwrap();
+                let told = format!("{frame:?}");
+                let kind = told.split(['(', ' ']).next().unwrap_or_default();
+                seen.lock().unwrap().insert(kind.to_owned());
+                match (&frame, phase) {
+                    (FromAgent::Hello(hello), _) => {
+                        let mut welcome = Welcome::new(hello, Sequence(0), unix_now());
+                        welcome.minor = minor;
+                        welcome.encode(&mut out);
+                        phase = Phase::Open(hello.incarnation);
+                    }
+                    (FromAgent::Delta(delta), Phase::Open(life)) => {
+                        let acked = delta.head().sequence;
+                        Ack { acked, received: acked }.encode(life, &mut out);
+                    }
+                    _ => {}
+                }
+            }
+            if send.write_all(&out).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_sends_an_aggregator_of_an_earlier_minor_version_what_that_knows() {
+    for minor in 0..=MINOR {
+        let mut world = World::bare();
+        world.issue("host-1");
+        let server = world.server_identity();
+        let tls = tls::server(&server, lens_wire::ALPN, Crypto::default()).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+        world.listen_on(&endpoint.local_addr().unwrap().to_string());
+        let seen = Arc::<Mutex<BTreeSet<String>>>::default();
+        let serving = tokio::spawn(older_aggregator(endpoint.clone(), minor, Arc::clone(&seen)));
+        let agent = world.start_agent("host-1", &[]);
+        let node = recorder(&agent.segments, "node-1");
+        let series = node.series(slice("rust"), lens_model::Stage::A).unwrap();
+        let trace: Trace =
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+        let status = until("thirty deltas are acknowledged", || {
+            series.record_traced(1_000_000, &trace);
+            let status = agent.status()?;
+            let acked = status["spool"]["acked"].as_u64();
+            holds(acked >= Some(30), &status).map(|()| status)
+        });
+        let seen = seen.lock().unwrap().clone();
+        let sends = |kind: &str| seen.contains(kind);
+        assert!(sends("Hello") && sends("Dict") && sends("Delta"), "{seen:?}");
+        assert_eq!(sends("Applied"), minor >= MINOR_FLAGS, "minor version {minor}: {seen:?}");
+        assert_eq!(sends("Exemplars"), minor >= MINOR_EXEMPLARS, "minor version {minor}: {seen:?}");
+        assert_eq!(status["connection"]["last_error"], serde_json::Value::Null, "{status}");
+        serving.abort();
+        endpoint.close(quinn::VarInt::from_u32(0), b"");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
