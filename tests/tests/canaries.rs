@@ -139,24 +139,34 @@ fn curl_alone_kills_the_kill_outlives_kill_9_and_two_people_release_it() {
 }
 
 #[test]
-fn a_healthy_canary_completes_though_the_aggregator_is_killed_in_the_middle() {
+fn a_healthy_canary_completes_though_the_aggregator_is_killed_at_every_step() {
     let mut world = World::bare();
-    world.start_aggregator(&PLAN);
+    let mut plan = PLAN;
+    plan[0].1 = "25,50";
+    world.start_aggregator(&plan);
     let agent = world.agent("host-1", &[]);
     let _traffic = Traffic::new(recorder(&agent.segments, "node-1"), 1.0, 11);
     agent.until_connected(true);
     assert_eq!(lens(&world, &["canary", "start", "1.5.0"]).0, Some(0));
-    let before = until("some evidence", || {
-        let canary = canary(&world)?;
-        let windows = canary["evidence"]["windows"].as_u64().unwrap_or(0);
-        holds(windows >= 1, &canary["evidence_reason"]).map(|()| windows)
-    });
-    world.aggregator().kill();
-    world.start_aggregator(&PLAN);
-    let resumed = canary(&world).unwrap();
-    assert_eq!((&resumed["phase"], &resumed["rollout"]), (&"step".into(), &1.into()));
-    assert!(resumed["evidence"]["windows"].as_u64().unwrap() >= before, "{resumed}");
+    for share in [25.0, 50.0] {
+        let before = until_within(ROLLOUT, "some evidence at the step", || {
+            let canary = canary(&world)?;
+            let windows = canary["evidence"]["windows"].as_u64().unwrap_or(0);
+            let at = (&canary["share_percent"], &canary["blockers"], &canary["evidence_reason"]);
+            holds(canary["share_percent"] == share && windows >= 1, &at).map(|()| windows)
+        });
+        world.aggregator().kill();
+        world.start_aggregator(&plan);
+        let resumed = canary(&world).unwrap();
+        assert_eq!((&resumed["phase"], &resumed["rollout"]), (&"step".into(), &1.into()));
+        // It may have gone on between the look and the kill, and never goes back.
+        assert!(resumed["share_percent"].as_f64() >= Some(share), "{resumed}");
+        assert!(resumed["evidence"]["windows"].as_u64().unwrap() >= before, "{resumed}");
+    }
     until_phase(&world, "complete");
+    world.aggregator().kill();
+    world.start_aggregator(&plan);
+    assert_eq!(canary(&world).unwrap()["phase"], "complete");
     until("all of it", || {
         let canary = canary(&world)?;
         holds(canary["share_percent"] == 100.0, &canary["share_percent"])

@@ -128,6 +128,49 @@ fn a_token_is_good_as_soon_as_it_is_made_and_until_it_is_revoked() {
     assert_eq!(code, Some(0), "{text}");
 }
 
+#[test]
+fn a_kill_is_released_only_by_the_tokens_of_two_people_and_the_record_names_them() {
+    let (world, _) = guarded(&[]);
+    let tokens = file(&world, "tokens");
+    let made = |role: &str, name: &str| {
+        let out = run(&["token", "create", "--role", role, "--name", name, "--file", &tokens]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    };
+    let (ann, bob, eve) =
+        (made("breakglass", "ann"), made("releaser", "bob"), made("operator", "eve"));
+    until("the tokens taken up", || {
+        let status = ask(&world, "GET", "/api/v1/agents", &eve).0;
+        holds(status == 200, &status)
+    });
+    assert_eq!(ask(&world, "POST", "/canary/killswitch", &eve).0, 403);
+    assert_eq!(ask(&world, "POST", "/canary/killswitch", &ann).0, 200);
+    let release = |who: &str| ask(&world, "POST", "/canary/release-kill", who);
+    assert_eq!(release(&eve).0, 403);
+    for _ in 0..2 {
+        let (status, body) = release(&ann);
+        assert!(status == 202 && body.contains("one more person"), "{status} {body}");
+    }
+    let killed = || ask(&world, "GET", "/canary/status", &eve).1.contains("\"killed\":true");
+    assert!(killed(), "one person alone released it");
+    let (status, body) = release(&bob);
+    assert!(status == 200 && body.contains("ann") && body.contains("bob"), "{status} {body}");
+    assert!(!killed());
+    let (code, text) = verify(&world);
+    assert_eq!(code, Some(0), "{text}");
+    let written =
+        std::fs::read_dir(file(&world, "audit")).unwrap().map(|entry| entry.unwrap().path());
+    let record: String = written.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let of = |verb: &str, who: &str| {
+        record.lines().filter(|line| line.contains(verb) && line.contains(who)).count()
+    };
+    assert_eq!(
+        (of("kill.engage", "ann"), of("kill.release", "ann"), of("kill.release", "bob")),
+        (1, 2, 1),
+        "{record}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn revoking_an_agent_closes_its_connection_and_keeps_it_out_over_a_restart() {
     let (mut world, admin) = guarded(&[]);
