@@ -3,8 +3,8 @@
     otlp_send.py HOW ADDRESS COUNT SEED
 
 HOW: grpc, http, cumulative (gRPC with the SDK's own defaults), explicit (delta, the SDK's own
-buckets), spans. Prints one line of JSON: the values sent, in nanoseconds, and what the exporter
-logged.
+buckets), spans. Each value is of a request in a trace of its own. Prints one line of JSON: the values
+sent, in nanoseconds, their traces by place, and what the exporter logged.
 """
 
 import json
@@ -37,7 +37,15 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # no
 from opentelemetry.sdk.resources import Resource  # noqa: E402
 from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
 from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: E402
-from opentelemetry.trace import Status, StatusCode  # noqa: E402
+from opentelemetry.trace import (  # noqa: E402
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    format_trace_id,
+    use_span,
+)
 
 said = []
 
@@ -50,6 +58,7 @@ class Keep(logging.Handler):
 logging.getLogger().addHandler(Keep())
 choose = random.Random(seed)
 values = [round(choose.lognormvariate(0.7, 0.6) * 1e6) for _ in range(count)]
+traces = []
 resource = Resource.create(
     {"lens.repo_type": "backend", "lens.language": "rust", "lens.size": "small"}
 )
@@ -62,6 +71,7 @@ if how == "spans":
     now = time.time_ns()
     for place, nanos in enumerate(values):
         span = tracer.start_span("lens_search", start_time=now - nanos)
+        traces.append(format_trace_id(span.get_span_context().trace_id))
         if place % 10 == 0:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end_time=now)
@@ -81,10 +91,14 @@ else:
     stage = meter.create_histogram("lens_stage_a", unit="ms")
     other = meter.create_histogram("http.server.duration", unit="s")
     for place, nanos in enumerate(values):
-        stage.record(nanos / 1e6, {"lens.arm": "canary"})
+        sampled = TraceFlags(TraceFlags.SAMPLED)
+        ids = (choose.getrandbits(128), choose.getrandbits(64))
+        traces.append(format_trace_id(ids[0]))
+        with use_span(NonRecordingSpan(SpanContext(*ids, False, sampled))):
+            stage.record(nanos / 1e6, {"lens.arm": "canary"})
         other.record(1.0)
         if place == count // 2:
             provider.force_flush()
     provider.shutdown()
 
-print(json.dumps({"values": values, "said": said}))
+print(json.dumps({"values": values, "traces": traces, "said": said}))

@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,27 @@ fn agree(world: &World, key: &SeriesKey, sent: &Value, error: f64) {
     }
 }
 
+/// Holds every exemplar the API has against the requests that were sent; the latencies of all,
+/// nanoseconds.
+fn traced(world: &World, sent: &Value) -> Vec<u64> {
+    let values = sent["values"].as_array().unwrap().iter().map(|value| value.as_u64().unwrap());
+    let traces = sent["traces"].as_array().unwrap().iter().map(|trace| trace.as_str().unwrap());
+    let by_trace: BTreeMap<&str, u64> = traces.zip(values).collect();
+    let found = until("exemplars", || {
+        let answer = world.api("/api/v1/exemplars");
+        let found = answer["exemplars"].as_array().unwrap().clone();
+        holds(!found.is_empty(), &answer).map(|()| found)
+    });
+    let latency = |one: &Value| {
+        let sent = by_trace[one["trace_id"].as_str().unwrap()];
+        let off = one["latency_ms"].as_f64().unwrap() - sent as f64 / 1e6;
+        assert!(off.abs() < 1e-6, "{one} was sent as {sent} ns");
+        assert_eq!(one["instance"], "ingest", "{one}");
+        sent
+    };
+    found.iter().map(latency).collect()
+}
+
 #[test]
 fn the_python_sdk_is_counted_exactly_over_grpc_and_http_and_within_the_bound_it_is_told() {
     for (how, way) in [("grpc", "otlp_grpc"), ("http", "otlp_http")] {
@@ -91,6 +113,7 @@ fn the_python_sdk_is_counted_exactly_over_grpc_and_http_and_within_the_bound_it_
         assert!(error > 0.0 && error < 0.05, "{shown}");
         assert_eq!(shown["low_resolution"], false, "{shown}");
         agree(&world, &stage_a, &sent, error);
+        assert!(!traced(&world, &sent).is_empty());
         let tally = listener(&agent, way);
         assert_eq!(tally["samples_total"], 4_000, "{tally}");
         // The other histogram of that process is left out, and counted as such.
@@ -137,6 +160,8 @@ fn spans_of_the_python_sdk_are_durations_and_those_that_failed_are_errors() {
     let search = key("rust", Stage::E2e, Arm::Baseline);
     world.until_merged(&Tally::from([(search.clone(), 1_000)]));
     agree(&world, &search, &sent, 0.0);
+    let slowest = sent["values"].as_array().unwrap().iter().filter_map(Value::as_u64).max();
+    assert_eq!(traced(&world, &sent).into_iter().max(), slowest, "the slowest has its trace");
     let outcomes = [((slice("rust"), Arm::Baseline), (900, 100))].into();
     until("requests", || {
         let mut merged = world.merged_requests()?;

@@ -1,6 +1,6 @@
 //! What a message came to, before any of it is counted. Plain values; no I/O.
 
-use lens_model::{Arm, SeriesKey, Slice};
+use lens_model::{Arm, SeriesKey, Slice, Trace, UnixNanos};
 
 use super::rebucket::Rebucketed;
 use super::refusal::Refused;
@@ -71,6 +71,26 @@ impl Counts {
     }
 }
 
+/// A request that can be looked up by its trace: an example of the latencies, and no count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Its latency, nanoseconds.
+    pub nanos: u64,
+    /// Its trace.
+    pub trace: Trace,
+    /// When it ended, by its sender's clock.
+    pub at: UnixNanos,
+}
+
+impl Slow {
+    /// One that its sender gave ids as bytes; `None` without a trace. A span of another length is
+    /// not known.
+    pub fn new(nanos: u64, trace: &[u8], span: &[u8], at: UnixNanos) -> Option<Self> {
+        let trace = Trace::new(trace.try_into().ok()?, span.try_into().unwrap_or_default())?;
+        Some(Self { nanos, trace, at })
+    }
+}
+
 /// Latencies of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
@@ -80,6 +100,8 @@ pub struct Point {
     pub counts: Counts,
     /// Where they came from.
     pub source: Source,
+    /// Those of them that have traces, or some of these.
+    pub slow: Vec<Slow>,
 }
 
 /// A request that ended.
@@ -108,4 +130,20 @@ pub struct Reading {
     pub empty: u64,
     /// Data points, spans or values refused.
     pub refused: Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_sixteen_bytes_and_a_span_of_another_length_is_not_known() {
+        let slow = |trace: &[u8], span: &[u8]| Slow::new(5, trace, span, UnixNanos(7));
+        let whole = slow(&[1; 16], &[2; 8]).unwrap();
+        assert_eq!((whole.trace.id(), whole.trace.known_span()), ([1; 16], Some([2; 8])));
+        assert_eq!(slow(&[1; 16], &[2; 3]).unwrap().trace.known_span(), None);
+        for none in [&[][..], &[1; 15], &[1; 17], &[0; 16]] {
+            assert_eq!(slow(none, &[2; 8]), None, "{none:?}");
+        }
+    }
 }

@@ -275,6 +275,10 @@ impl Entry {
                 samples += u64::from(*count);
             }
         }
+        // The slowest of each second stays, as of what nodes record under traces.
+        for slow in &point.slow {
+            self.series.exemplify(slow.nanos, &slow.trace, slow.at);
+        }
         let error = point.counts.error();
         self.samples.fetch_add(samples, Ordering::Relaxed);
         self.sources.fetch_or(point.source.bit(), Ordering::Relaxed);

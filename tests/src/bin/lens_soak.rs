@@ -1,4 +1,4 @@
-//! `lens-soak`: 200 agents on one aggregator for ten minutes.
+//! `lens-soak`: 200 agents on one aggregator for twenty minutes.
 //!
 //! It carries the aggregator it starts: the role is this very program.
 //! Exit codes: 0 nobody refused and everything merged, 1 not so, 2 usage.
@@ -35,7 +35,7 @@ struct Args {
     samples: usize,
 
     /// How long
-    #[arg(long = "for", value_name = "DURATION", default_value = "10m",
+    #[arg(long = "for", value_name = "DURATION", default_value = "20m",
         value_parser = lens_benches::arguments::duration)]
     time: Duration,
 

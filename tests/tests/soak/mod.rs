@@ -20,8 +20,8 @@ use super::world::{Tally, World};
 const WARM_UP_SHARE: f64 = 0.2;
 
 /// Warm-up, seconds, in a run that is long enough: until the slots that memory holds, six minutes by
-/// default, are all there and the first of them has been let go.
-const WARM_UP_SECS: f64 = 390.0;
+/// default, are all there and half of them were let go, so that new ones find room that is free.
+const WARM_UP_SECS: f64 = 540.0;
 
 /// Part of the time that is warm-up at most.
 const WARM_UP_SHARE_MAX: f64 = 0.65;

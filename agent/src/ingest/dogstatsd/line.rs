@@ -92,7 +92,7 @@ impl<'a> Line<'a> {
         Ok(self.values.split(':').map(move |text| {
             let nanos = nanos(text, unit)?;
             let counts = Counts::One { nanos, weight };
-            Ok(Point { key: key.clone(), counts, source: Source::Dogstatsd })
+            Ok(Point { key: key.clone(), counts, source: Source::Dogstatsd, slow: Vec::new() })
         }))
     }
 }

@@ -2,14 +2,15 @@
 
 use lens_model::UnixNanos;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as ExemplarValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, DataPointFlags, Gauge, Metric,
+    AggregationTemporality, DataPointFlags, Exemplar, Gauge, Metric,
 };
 
 use super::{point_tags, resource_tags, timely};
-use crate::ingest::reading::{Counts, Point, Reading, Source};
+use crate::ingest::reading::{Counts, Point, Reading, Slow, Source};
 use crate::ingest::rebucket::{self, Rebucketed};
 use crate::ingest::refusal::Refusal;
 use crate::ingest::rules::{Explicit, Rules, Tags};
@@ -88,7 +89,20 @@ impl Reader<'_> {
         timely(point.time(), self.now)?;
         let many = rebucket(unit)?;
         let nothing = many.counts.is_empty();
-        Ok((!nothing).then_some(Point { key, counts: Counts::Many(many), source }))
+        let slow = point.exemplars().iter().filter_map(|one| self.slow(one, unit)).collect();
+        Ok((!nothing).then_some(Point { key, counts: Counts::Many(many), source, slow }))
+    }
+
+    /// An exemplar that has a trace, a value and a time; an example less is nothing that was refused.
+    fn slow(&self, exemplar: &Exemplar, unit: Unit) -> Option<Slow> {
+        let value = match exemplar.value? {
+            ExemplarValue::AsDouble(value) => value,
+            #[allow(clippy::cast_precision_loss, reason = "a latency of 2^53 units is none")]
+            ExemplarValue::AsInt(value) => value as f64,
+        };
+        timely(exemplar.time_unix_nano, self.now).ok()?;
+        let at = UnixNanos(exemplar.time_unix_nano);
+        Slow::new(unit.to_nanos(value)?, &exemplar.trace_id, &exemplar.span_id, at)
     }
 
     fn gauge(&self, gauge: &Gauge, reading: &mut Reading) {
@@ -133,6 +147,7 @@ trait HistogramPoint {
     fn attributes(&self) -> &[opentelemetry_proto::tonic::common::v1::KeyValue];
     fn time(&self) -> u64;
     fn flags(&self) -> u32;
+    fn exemplars(&self) -> &[Exemplar];
 }
 
 macro_rules! histogram_points {
@@ -146,6 +161,9 @@ macro_rules! histogram_points {
             }
             fn flags(&self) -> u32 {
                 self.flags
+            }
+            fn exemplars(&self) -> &[Exemplar] {
+                &self.exemplars
             }
         }
     )*};

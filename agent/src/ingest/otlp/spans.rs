@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use super::{point_tags, resource_tags, timely};
-use crate::ingest::reading::{Counts, Point, Reading, Request, Source};
+use crate::ingest::reading::{Counts, Point, Reading, Request, Slow, Source};
 use crate::ingest::refusal::Refusal;
 use crate::ingest::rules::{Rules, Spans, Tags, named_stage};
 use crate::ingest::unit::Weight;
@@ -56,7 +56,8 @@ fn point(span: &Span, rules: &Rules, tags: &Tags<'_>, now: UnixNanos) -> Result<
     let nanos = end.checked_sub(start).filter(|_| start > 0).ok_or(Refusal::SpanTime)?;
     timely(end, now)?;
     let counts = Counts::One { nanos, weight: threshold.unwrap_or(Weight::ONE) };
-    Ok(Point { key, counts, source: Source::Spans })
+    let slow = Slow::new(nanos, &span.trace_id, &span.span_id, UnixNanos(end));
+    Ok(Point { key, counts, source: Source::Spans, slow: slow.into_iter().collect() })
 }
 
 fn request_of(span: &Span, point: &Point, reading: &mut Reading) {
