@@ -74,7 +74,7 @@ impl Pyramid {
             let half = &mut self.halves[scale.0];
             let before = half.take().filter(|(at, _)| *at == place - 1);
             let merged = match &before {
-                Some((_, before)) => sum(before, &block),
+                Some((_, before)) => Sparse::sum(before, &block),
                 None => block.clone(),
             };
             each(&Window { scale, last: slot, counts: &merged });
@@ -86,26 +86,6 @@ impl Pyramid {
             block = merged;
         }
     }
-}
-
-/// The sum of two sparse histograms.
-pub fn sum(a: &Sparse, b: &Sparse) -> Sparse {
-    let (mut left, mut right) = (a.entries(), b.entries());
-    let mut merged = Sparse::new();
-    while let (Some(&(l, n)), Some(&(r, m))) = (left.first(), right.first()) {
-        if l <= r {
-            left = &left[1..];
-        }
-        if r <= l {
-            right = &right[1..];
-        }
-        let count = u64::from(l <= r) * n;
-        merged.push(usize::from(l.min(r)), count.saturating_add(u64::from(r <= l) * m));
-    }
-    for &(index, count) in left.iter().chain(right) {
-        merged.push(usize::from(index), count);
-    }
-    merged
 }
 
 #[cfg(test)]
@@ -129,7 +109,7 @@ mod tests {
                 seen[window.scale.index()] += 1;
                 let from = window.first().0.max(first);
                 let expected: Sparse =
-                    (from..=slot).map(one).fold(Sparse::new(), |a, b| sum(&a, &b));
+                    (from..=slot).map(one).fold(Sparse::new(), |a, b| Sparse::sum(&a, &b));
                 assert_eq!(*window.counts, expected, "{window:?}");
             });
         }

@@ -64,16 +64,18 @@ impl Survivors {
     /// Becomes the survivors of these non-zero counts, in ascending order of index.
     pub fn set(&mut self, entries: &[(u16, u64)]) {
         let end = entries.last().map_or(0, |last| usize::from(last.0) + 1);
-        self.at[end..self.end.max(end)].fill(0);
-        let (mut above, mut filled) = (0_u64, end);
-        for &(index, count) in entries.iter().rev() {
-            let index = usize::from(index);
-            self.at[index + 1..filled].fill(above);
-            above = above.saturating_add(count);
-            self.at[index] = above;
-            filled = index;
+        let first = entries.first().map_or(end, |first| usize::from(first.0));
+        self.at[first..self.end.max(end)].fill(0);
+        for &(index, count) in entries {
+            self.at[usize::from(index)] = count;
         }
-        self.at[..filled].fill(above);
+        // Every bucket in turn: which of them are empty is what a processor cannot predict.
+        let mut above = 0_u64;
+        for at in self.at[first..end].iter_mut().rev() {
+            above = above.saturating_add(*at);
+            *at = above;
+        }
+        self.at[..first].fill(above);
         self.end = end;
     }
 

@@ -66,6 +66,27 @@ impl Sparse {
         assert!(last < SLOTS, "counter {last} of {SLOTS}");
     }
 
+    /// The sum of two histograms, made without a branch for each counter: which of them both have is
+    /// what a processor cannot predict.
+    pub fn sum(a: &Self, b: &Self) -> Self {
+        let (left, right) = (&a.entries[..], &b.entries[..]);
+        let mut entries = vec![(0, 0); left.len() + right.len()];
+        let (mut l, mut r, mut length) = (0, 0, 0);
+        while let (Some(&(at, n)), Some(&(other, m))) = (left.get(l), right.get(r)) {
+            let (takes_left, takes_right) = (at <= other, other <= at);
+            let n = n * u64::from(takes_left);
+            entries[length] = (at.min(other), n.saturating_add(m * u64::from(takes_right)));
+            l += usize::from(takes_left);
+            r += usize::from(takes_right);
+            length += 1;
+        }
+        entries.truncate(length);
+        // Of one of them nothing is left.
+        entries.extend_from_slice(&left[l..]);
+        entries.extend_from_slice(&right[r..]);
+        Self { entries, total: a.total.saturating_add(b.total) }
+    }
+
     /// The entries, ascending by index.
     pub fn entries(&self) -> &[(u16, u64)] {
         &self.entries
@@ -113,6 +134,27 @@ mod tests {
             runs.extend_dense(0, front);
             runs.extend_dense(front.len(), back);
             prop_assert_eq!(runs, single);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_is_what_dense_histograms_add_up_to(
+            one in prop::collection::vec(prop_oneof![Just(0_u64), 1_u64..9, Just(u64::MAX)], 0..SLOTS),
+            other in prop::collection::vec(prop_oneof![Just(0_u64), 1_u64..9], 0..SLOTS),
+        ) {
+            let sparse = |counts: &[u64]| {
+                let mut sparse = Sparse::new();
+                counts.iter().enumerate().for_each(|(index, &count)| sparse.push(index, count));
+                sparse
+            };
+            let at = |counts: &[u64], index: usize| counts.get(index).copied().unwrap_or(0);
+            let both: Vec<u64> = (0..one.len().max(other.len()))
+                .map(|index| at(&one, index).saturating_add(at(&other, index)))
+                .collect();
+            let (one, other) = (sparse(&one), sparse(&other));
+            prop_assert_eq!(Sparse::sum(&one, &other), sparse(&both));
+            prop_assert_eq!(Sparse::sum(&other, &one), sparse(&both));
         }
     }
 

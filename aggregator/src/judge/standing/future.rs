@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use lens_hist::Quantile;
+use lens_hist::{Quantile, Sparse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -129,7 +129,7 @@ pub struct Future {
 #[derive(Clone, Debug)]
 enum Reference {
     /// Its samples are still being collected, since this slot.
-    Gathering(Option<Slot>, lens_hist::Sparse),
+    Gathering(Option<Slot>, Sparse),
     /// Exceedances of the bucket edge `edge` are bet against.
     Set { edge: usize, drift: Drift },
 }
@@ -143,7 +143,7 @@ impl Future {
             trend: None,
             candidate: None,
             agreed: 0,
-            reference: Reference::Gathering(None, lens_hist::Sparse::new()),
+            reference: Reference::Gathering(None, Sparse::new()),
         }
     }
 
@@ -194,7 +194,7 @@ impl Future {
             }
             Reference::Gathering(since, gathered) => {
                 let since = *since.get_or_insert(window.first());
-                *gathered = crate::judge::pyramid::sum(gathered, window.counts);
+                *gathered = Sparse::sum(gathered, window.counts);
                 let enough = gathered.total() >= REFERENCE_SAMPLES_MIN;
                 if enough && window.last.0 - since.0 >= REFERENCE_SLOTS {
                     let all = Survivors::of_sparse(gathered);

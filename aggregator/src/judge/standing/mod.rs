@@ -21,7 +21,6 @@ use serde_json::{Map, Value, json};
 
 use super::Verdict;
 use super::decision::{Decision, Kind, SlotJudge};
-use super::pyramid::sum;
 use super::slot::{SLOT, Slot, SlotWindows};
 use super::survivors::Survivors;
 use crate::state::Rules;
@@ -313,7 +312,7 @@ fn merged(windows: &SlotWindows) -> BTreeMap<SeriesKey, Sparse> {
         let key = SeriesKey { slice, stage: window.stage, arm: window.arm };
         counts
             .entry(key)
-            .and_modify(|held| *held = sum(held, &window.counts))
+            .and_modify(|held| *held = Sparse::sum(held, &window.counts))
             .or_insert_with(|| window.counts.clone());
     }
     counts
