@@ -15,7 +15,7 @@ use std::time::Duration;
 use lens_flags::SignedDocument;
 use lens_model::limits::AGENTS_MAX;
 use lens_model::{AgentName, Incarnation, Sequence, SpiffeId, TrustDomain, UnixNanos};
-use lens_service::env::Env;
+use lens_service::env::{Env, Serving};
 use lens_service::planted::Planted;
 use lens_service::shutdown::Shutdown;
 use lens_service::tls::{self, IdentityFiles, Peer, TlsError};
@@ -158,6 +158,13 @@ fn server_config(env: &Env, files: &IdentityFiles) -> Result<ServerConfig, TlsEr
     Ok(server)
 }
 
+/// What resets of this address's connections are made with. The private key is what a host keeps to
+/// itself over restarts already; with a renewed one, connections of before end by silence, as they do
+/// where another process takes the address.
+fn reset_secret(files: &IdentityFiles, address: SocketAddr) -> Result<[u8; 32], TlsError> {
+    tls::derived_secret(files, &format!("stateless resets of lens-telemetry at {address}"))
+}
+
 /// Takes up renewed certificates for connections to come.
 ///
 /// Connections that stand keep the identity they came with, at most as long as a connection may.
@@ -191,10 +198,11 @@ impl Listener {
         ingest: Arc<Ingest>,
     ) -> Result<Self, ListenError> {
         let env = &ingest.state.env;
-        let server = server_config(env, files)?;
+        let config = server_config(env, files)?;
+        let serving = Serving { config, secret: reset_secret(files, address)? };
         let endpoint = env
             .net
-            .endpoint(address, Some(server))
+            .endpoint(address, Some(serving))
             .map_err(|source| ListenError::Bind { address, source })?;
         ingest.state.listening.store(true, Ordering::Relaxed);
         Ok(Self {

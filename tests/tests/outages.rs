@@ -66,6 +66,28 @@ fn an_agent_ships_on_to_an_aggregator_that_was_killed_and_started_again() {
 }
 
 #[test]
+fn an_agent_is_told_by_the_next_aggregator_that_its_connection_is_no_more() {
+    let mut world = World::new(&[]);
+    // A port that is configured, as everywhere but in tests.
+    let address = world.quic().to_owned();
+    world.aggregator().terminate();
+    world.start_aggregator(&[("quic.listen", &address)]);
+    let agent = world.agent("host-1", &[]);
+    let node = recorder(&agent.segments, "node-1");
+    let series = node.series(slice("rust"), Stage::A).unwrap();
+    agent.until_connected(true);
+    world.aggregator().kill();
+    world.start_aggregator(&[("quic.listen", &address)]);
+    (0..100).for_each(|n| series.record(1_000_000 + n));
+    // It need not find out by five seconds of silence.
+    until("reset", || {
+        let log = agent.process.log();
+        holds(log.contains("reset by peer"), &log)
+    });
+    world.until_merged(&tally(100));
+}
+
+#[test]
 fn an_aggregator_that_was_killed_gives_the_same_answers_for_the_past() {
     let mut world = World::new(&[]);
     let mut agent = world.agent("host-1", &[]);

@@ -15,6 +15,8 @@ use lens_journal::{Disk, OsDisk};
 use lens_model::{Incarnation, UnixNanos};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use thiserror::Error;
 
 use crate::planted::{Planted, PlantedSet};
@@ -27,13 +29,23 @@ pub trait Clock: Send + Sync + Debug {
     fn now(&self) -> UnixNanos;
 }
 
+/// How an endpoint takes connections.
+#[derive(Debug)]
+pub struct Serving {
+    /// The library's way.
+    pub config: ServerConfig,
+    /// Known to nobody else, and the same after a restart: by it peers of connections that the last
+    /// process had are told at once that these are no more (RFC 9000, section 10.3).
+    pub secret: [u8; 32],
+}
+
 /// The network as QUIC needs it.
 pub trait Net: Send + Sync + Debug {
-    /// Opens a UDP socket and an endpoint on it, which takes connections if `server` says how.
+    /// Opens a UDP socket and an endpoint on it, which takes connections if `serving` says how.
     ///
     /// # Errors
     /// The operating system's.
-    fn endpoint(&self, local: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint>;
+    fn endpoint(&self, local: SocketAddr, serving: Option<Serving>) -> io::Result<Endpoint>;
 
     /// The address of `host:port`, if it has one.
     fn resolve<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, io::Result<Option<SocketAddr>>>;
@@ -147,11 +159,23 @@ impl Clock for System {
     }
 }
 
+/// Tokens of resets, and the ids they are for, as the last process with this secret made them.
+fn resetting(serving: &Serving) -> EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &serving.secret);
+    let mut ids = [0; 8];
+    ids.copy_from_slice(&hmac::sign(&key, b"connection ids").as_ref()[..8]);
+    let ids = u64::from_le_bytes(ids);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
 impl Net for System {
-    fn endpoint(&self, local: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    fn endpoint(&self, local: SocketAddr, serving: Option<Serving>) -> io::Result<Endpoint> {
         let socket = std::net::UdpSocket::bind(local)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        Endpoint::new(EndpointConfig::default(), server, socket, runtime)
+        let config = serving.as_ref().map_or_else(EndpointConfig::default, resetting);
+        Endpoint::new(config, serving.map(|serving| serving.config), socket, runtime)
     }
 
     fn resolve<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, io::Result<Option<SocketAddr>>> {

@@ -143,6 +143,19 @@ pub fn read_private(path: &Path) -> Result<Secret, TlsError> {
     Ok(keyfile::read_private(path, PEM_BYTES_MAX)?)
 }
 
+/// A secret that follows from an identity's private key, for one purpose: the same for as long as the
+/// key is, and no way back to it.
+///
+/// # Errors
+/// [`TlsError`]: the key cannot be read, or others than its owner could have.
+pub fn derived_secret(files: &IdentityFiles, purpose: &str) -> Result<[u8; 32], TlsError> {
+    let key = private_key(&files.key)?;
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.secret_der());
+    let mut secret = [0; 32];
+    secret.copy_from_slice(ring::hmac::sign(&key, purpose.as_bytes()).as_ref());
+    Ok(secret)
+}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read_private(path)?;
     PrivateKeyDer::from_pem_slice(bytes.expose()).map_err(|error| TlsError::Pem {

@@ -9,12 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use lens_model::UnixNanos;
-use lens_service::env::{Clock, Net, Random, Threads};
+use lens_service::env::{Clock, Net, Random, Serving, Threads};
 use lens_service::tls::Crypto;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, ServerConfig,
-    TimeSource,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TimeSource,
 };
 use ring::{hkdf, hmac};
 use tokio::time::sleep;
@@ -126,7 +125,7 @@ impl Way {
 }
 
 impl Net for Way {
-    fn endpoint(&self, local: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+    fn endpoint(&self, local: SocketAddr, serving: Option<Serving>) -> io::Result<Endpoint> {
         let port = match local.port() {
             0 => self.next_port.fetch_add(1, Ordering::Relaxed),
             port => port,
@@ -137,7 +136,8 @@ impl Net for Way {
         let chance = self.chance.clone();
         config.cid_generator(move || Box::new(Identifiers(chance.clone())));
         config.rng_seed(Some(self.bytes()));
-        let server = server.map(|mut server| {
+        let server = serving.map(|serving| {
+            let mut server = serving.config;
             let token = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.bytes::<64>());
             server.token_key(Arc::new(token)).time_source(Arc::new(self.wall.clone()));
             server
