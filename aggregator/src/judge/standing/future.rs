@@ -122,6 +122,8 @@ pub struct Future {
     trend: Option<Trend>,
     candidate: Option<Forecast>,
     agreed: u32,
+    /// Slots after the end of a round of points at which it looks.
+    look_after: i64,
     reference: Reference,
 }
 
@@ -143,8 +145,15 @@ impl Future {
             trend: None,
             candidate: None,
             agreed: 0,
+            look_after: 0,
             reference: Reference::Gathering(None, Sparse::new()),
         }
+    }
+
+    /// Looks at other slots than its neighbours: a look costs as much as a hundred slots do, and all at
+    /// once would hold up a tick.
+    pub(super) fn look_as(&mut self, neighbour: usize) {
+        self.look_after = i64::try_from(neighbour).unwrap_or(0).rem_euclid(POINT * LOOK);
     }
 
     /// The trend; `None` while there are fewer than 18 points.
@@ -225,7 +234,7 @@ impl Future {
 
     /// Looks anew when it is time to.
     pub(super) fn slot(&mut self, slot: Slot) {
-        if (slot.0 + 1) % (POINT * LOOK) == 0 {
+        if (slot.0 + 1).rem_euclid(POINT * LOOK) == self.look_after {
             self.look((slot.0 + 1) / POINT - 1);
         }
     }

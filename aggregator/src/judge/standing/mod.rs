@@ -109,7 +109,8 @@ impl Standing {
     pub fn take(&mut self, windows: &SlotWindows) {
         let mut counts = merged(windows);
         for key in counts.keys().filter(|key| !self.streams.contains_key(key)).collect::<Vec<_>>() {
-            self.streams.insert(key.clone(), Stream::new(key, &self.rules));
+            let stream = Stream::new(key, &self.rules).among(self.streams.len());
+            self.streams.insert(key.clone(), stream);
         }
         self.compare(windows.slot, &counts);
         for (key, stream) in &mut self.streams {

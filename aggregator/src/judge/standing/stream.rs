@@ -60,6 +60,13 @@ impl Stream {
         }
     }
 
+    /// The same as one of many, of which each looks ahead at slots of its own.
+    #[must_use]
+    pub fn among(mut self, others: usize) -> Self {
+        self.future.look_as(others);
+        self
+    }
+
     /// What is held of the tail rule.
     pub const fn tail(&self) -> &Watched {
         &self.tail
