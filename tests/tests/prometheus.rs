@@ -379,7 +379,7 @@ fn every_query_of_every_dashboard_has_series_and_every_rule_can_be_evaluated() {
     let rules = http::json(&prometheus.address, "/api/v1/rules").unwrap();
     let groups = rules["data"]["groups"].as_array().unwrap();
     let rules: Vec<&Value> = groups.iter().flat_map(|g| g["rules"].as_array().unwrap()).collect();
-    assert_eq!(rules.len(), 20);
+    assert_eq!(rules.len(), 22);
     let ill: Vec<_> = rules.iter().filter(|rule| rule["health"] == "err").collect();
     assert!(ill.is_empty(), "{ill:?}");
 }
