@@ -32,8 +32,13 @@ fn file(world: &World, name: &str) -> String {
 
 /// Makes a token as an operator would.
 fn token(world: &World, role: &str) -> String {
+    token_of(world, role, role)
+}
+
+/// The same of a person with this name.
+fn token_of(world: &World, role: &str, name: &str) -> String {
     let tokens = file(world, "tokens");
-    let made = run(&["token", "create", "--role", role, "--name", role, "--file", &tokens]);
+    let made = run(&["token", "create", "--role", role, "--name", name, "--file", &tokens]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
@@ -131,14 +136,9 @@ fn a_token_is_good_as_soon_as_it_is_made_and_until_it_is_revoked() {
 #[test]
 fn a_kill_is_released_only_by_the_tokens_of_two_people_and_the_record_names_them() {
     let (world, _) = guarded(&[]);
-    let tokens = file(&world, "tokens");
-    let made = |role: &str, name: &str| {
-        let out = run(&["token", "create", "--role", role, "--name", name, "--file", &tokens]);
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap().trim().to_owned()
-    };
-    let (ann, bob, eve) =
-        (made("breakglass", "ann"), made("releaser", "bob"), made("operator", "eve"));
+    let made = |role, name| token_of(&world, role, name);
+    let (ann, bob) = (made("breakglass", "ann"), made("releaser", "bob"));
+    let eve = made("operator", "eve");
     until("the tokens taken up", || {
         let status = ask(&world, "GET", "/api/v1/agents", &eve).0;
         holds(status == 200, &status)

@@ -148,6 +148,13 @@ async fn what_a_connections_minor_version_does_not_have_is_refused_and_what_was_
     world.until_merged(&Tally::from([(key(), 30)]));
 }
 
+/// Where an aggregator by hand takes connections, with the aggregator's own certificate.
+fn other_aggregator(world: &World, protocol: &[u8]) -> quinn::Endpoint {
+    let tls = tls::server(&world.server_identity(), protocol, Crypto::default()).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap()
+}
+
 /// An aggregator by hand, of an earlier minor version: lets agents in, acknowledges their deltas, and
 /// notes the kinds of frames they send.
 async fn older_aggregator(
@@ -192,10 +199,7 @@ async fn an_agent_sends_an_aggregator_of_an_earlier_minor_version_what_that_know
     for minor in 0..=MINOR {
         let mut world = World::bare();
         world.issue("host-1");
-        let server = world.server_identity();
-        let tls = tls::server(&server, lens_wire::ALPN, Crypto::default()).unwrap();
-        let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = other_aggregator(&world, lens_wire::ALPN);
         world.listen_on(&endpoint.local_addr().unwrap().to_string());
         let seen = Arc::<Mutex<BTreeSet<String>>>::default();
         let serving = tokio::spawn(older_aggregator(endpoint.clone(), minor, Arc::clone(&seen)));
@@ -255,10 +259,7 @@ async fn agents_of_other_major_versions_are_kept_out_and_told_so() {
 async fn an_agent_waits_out_an_aggregator_of_another_version_and_ships_to_its_successor() {
     let mut world = World::bare();
     world.issue("host-1");
-    let server = world.server_identity();
-    let tls = tls::server(&server, b"lens-telemetry/2", Crypto::default()).unwrap();
-    let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+    let endpoint = other_aggregator(&world, b"lens-telemetry/2");
     let address = endpoint.local_addr().unwrap();
     let serving = tokio::spawn({
         let endpoint = endpoint.clone();

@@ -28,8 +28,8 @@ const FAILED_ONCE: [u64; 7] = [400, 448, 717, 1_497, 5_392, 11_568, 16_144];
 /// Worlds in which bits flip on disks, too.
 const FLIP_SEEDS: u64 = 24;
 
-/// Of those, ones that failed once. 36: a lost record was forgotten when the agent ended before it
-/// had asked. 119, 155: so was a torn one.
+/// Seeds beyond those that failed once. 119, 155: an agent that ended before it had asked what of a torn
+/// spool was merged had a successor that did not know of it.
 const FLIPS_FAILED_ONCE: [u64; 3] = [36, 119, 155];
 
 /// Worlds at a time.

@@ -372,8 +372,7 @@ impl DurableSpool {
             });
             ledger.position(before.next())
         };
-        let wanted = wanted.unwrap_or_else(|| writer.journal.level().next);
-        let wanted = wanted.min(writer.snapshot_at);
+        let wanted = wanted.unwrap_or_else(|| writer.journal.level().next).min(writer.snapshot_at);
         // What could not be removed is tried again with the next append, and harms nobody.
         drop(writer.journal.trim(wanted));
     }

@@ -150,8 +150,8 @@ impl Future {
         }
     }
 
-    /// Looks at other slots than its neighbours: a look costs as much as a hundred slots do, and all at
-    /// once would hold up a tick.
+    /// Looks at other slots than its neighbours: a look compares every point with every other, and all
+    /// looks at once would hold up a tick.
     pub(super) fn look_as(&mut self, neighbour: usize) {
         self.look_after = i64::try_from(neighbour).unwrap_or(0).rem_euclid(POINT * LOOK);
     }

@@ -251,7 +251,7 @@ impl Journal {
     /// [`AppendError`]: nothing of the batch is durable or visible.
     pub fn append(&mut self, batch: &[Entry<'_>]) -> Result<Range<u64>, AppendError> {
         let payload = self.check(batch)?;
-        if self.torn {
+        if self.torn && self.fits(batch.len(), payload) {
             self.cut_off()?;
         }
         if !self.fits(batch.len(), payload) {
@@ -281,22 +281,21 @@ impl Journal {
     /// Empties what follows the last record: what a batch does not overwrite of it must not be taken
     /// for part of the batch.
     fn cut_off(&mut self) -> Result<(), AppendError> {
-        let Some(last) = self.index.lock().segments.last().cloned() else { return Ok(()) };
-        let cut = last.file.set_len(last.end).and_then(|()| last.file.sync());
-        if let Err(source) = cut {
-            let failed = self.failed(&last.path, "shorten it", source);
-            self.abandon(None);
-            self.torn = false;
-            return Err(failed);
-        }
-        // Where there is no space for it any more, another file is begun.
-        let allocated = last.file.allocate(last.length);
-        self.open &= allocated.is_ok();
         self.torn = false;
-        if allocated.is_err()
-            && let Some(last) = self.index.lock().segments.last_mut()
-        {
-            last.length = last.end;
+        let Some(last) = self.index.lock().segments.last().cloned() else { return Ok(()) };
+        if let Err(source) = last.file.set_len(last.end).and_then(|()| last.file.sync()) {
+            self.abandon(None);
+            return Err(self.failed(&last.path, "shorten it", source));
+        }
+        if last.file.allocate(last.length).is_err() {
+            // There is no space for it any more: another file is begun, and this one is no reserve.
+            self.open = false;
+            self.index
+                .lock()
+                .segments
+                .last_mut()
+                .into_iter()
+                .for_each(|last| last.length = last.end);
         }
         Ok(())
     }
